@@ -1,0 +1,62 @@
+# Every target does its own set-up: a virtual environment in .venv with the pinned versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Ctrl-C in a search is answered by the search: it says how to resume.
+export PIP_REQUIRE_VIRTUALENV := 1
+
+.PHONY: help search test slow lint types wheel check clean
+
+help:
+	@echo "make search   search sparse ResNet-32s on real images and print the leaderboard (about 3 minutes)"
+	@echo "make test     run the tests"
+	@echo "make slow     run the tests that take longer"
+	@echo "make check    lint, types, tests, and the wheel in a fresh environment"
+	@echo "make clean    remove the virtual environment and everything built"
+
+$(VENV)/made: 
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "snas needs Python 3.11 or later; $(PYTHON) is older: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/developing: $(VENV)/installed
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+search: $(VENV)/installed
+	$(BIN)/snas search --space resnet32 --strategy bayes
+
+test: $(VENV)/developing
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+
+slow: $(VENV)/developing
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: $(VENV)/developing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/developing
+	$(BIN)/mypy
+
+# The wheel must work where the repository is not: built, installed in a fresh environment, used from another folder.
+wheel: $(VENV)/developing
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel/log 2>&1 || { cat build/wheel/log; exit 1; }
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt build/wheel/*.whl
+	cd build/wheel && venv/bin/snas search --space lenet-300-100 --strategy random --samples 2 --epochs 1 \
+		--final-seeds 1 --registry wheel.db --quiet --format json >result.json
+	cd build/wheel && venv/bin/snas leaderboard --registry wheel.db
+	rm -rf build/wheel/venv
+
+check: lint types test wheel
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

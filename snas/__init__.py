@@ -1,0 +1,61 @@
+"""Sparse neural architecture search: find how much of each layer of a network to keep.
+
+import snas
+result = snas.search("resnet32", dataset="digits", strategy="bayes")
+print(result.best.test_accuracy, result.best.densities.fractions)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "search": "snas.api",
+    "prune": "snas.api",
+    "train": "snas.api",
+    "leaderboard": "snas.api",
+    "SearchResult": "snas.api",
+    "Result": "snas.api",
+    "Densities": "snas.densities",
+    "Layer": "snas.densities",
+    "SnasError": "snas.errors",
+    "InputError": "snas.errors",
+    "Listener": "snas.listener",
+    "Registry": "snas.registry",
+    "SearchSpace": "snas.search_spaces.base",
+    "spaces": "snas.search_spaces.base",
+    "Strategy": "snas.strategies.base",
+    "Dataset": "snas.data.base",
+    "datasets": "snas.data.base",
+    "from_arrays": "snas.data.arrays",
+    "load_dataset": "snas.data.base",
+    "Trial": "snas.trials",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+if TYPE_CHECKING:
+    from snas.api import Result, SearchResult, leaderboard, prune, search, train
+    from snas.data.arrays import from_arrays
+    from snas.data.base import Dataset, datasets, load_dataset
+    from snas.densities import Densities, Layer
+    from snas.errors import InputError, SnasError
+    from snas.listener import Listener
+    from snas.registry import Registry
+    from snas.search_spaces.base import SearchSpace, spaces
+    from snas.strategies.base import Strategy
+    from snas.trials import Trial
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used: torch takes a second that `import snas` need not."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'snas' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

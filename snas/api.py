@@ -1,0 +1,450 @@
+"""The commands as functions: search, prune, train. The command line does nothing that they do not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snas.densities import Densities
+from snas.errors import InputError, SnasError
+from snas.exports import Group, Row
+from snas.ranking import Filter, densities_of, make_row, rank
+from snas.listener import Listener
+from snas.registry import Entry, Registry
+from snas.settings import PruneSettings, SearchSettings, Settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from snas.bench import Bench
+    from snas.data.base import Dataset
+    from snas.search_spaces.base import SearchSpace
+    from snas.strategies.base import Strategy
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the leaderboard: a sparse network and how well it does."""
+
+    row: Row
+    densities: Densities
+    entry: Entry
+    reasons: tuple[str, ...]
+    _bench: Bench
+
+    @property
+    def id(self) -> int:
+        """Id of the row, for `snas show` and `snas train`."""
+        return self.row.id
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Mean test accuracy over the seeds, a fraction; None where none was measured."""
+        return self.row.test_accuracy
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """Mean validation accuracy over the seeds; of the candidate in its search where no final was trained."""
+        return self.row.validation_accuracy
+
+    def build(self, *, seed: int = 0) -> nn.Module:
+        """Build the sparse network of final seed `seed` as it was before training: its initial weights, its mask.
+
+        Returns:
+            A `torch.nn.Module` on the CPU whose masked weights are exactly zero.
+        """
+        from snas.finals import recipe
+        from snas.pruning.methods import prepare
+        from snas.seeds import Stream, derive
+        from snas.training.task import score_batch
+
+        method, target = recipe(self.entry, self._bench)
+        run_seed = derive(self.entry.seed, Stream.FINAL, seed)
+        task = self._bench.task
+        batch = score_batch(task.data, seed=run_seed)
+        sparse = prepare(
+            task.space,
+            method,
+            target,
+            batch,
+            seed=run_seed,
+            initialization=task.initialization,
+            rescale=task.rescale,
+            device=task.device,
+        )
+        return sparse.model.cpu()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as plain values; accuracies are fractions."""
+        row = self.row
+        return {
+            "id": row.id,
+            "method": row.method,
+            "kept_weights": row.kept_weights,
+            "total_weights": row.total_weights,
+            "density": row.density,
+            "layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers},
+            "validation_accuracy": row.validation_accuracy,
+            "test_accuracy": {"mean": row.test_accuracy, "std": row.test_std, "n": row.seeds},
+        }
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found, and the baselines beside it."""
+
+    study: str
+    registry: Path
+    space: str
+    dataset: str
+    strategy: str
+    candidates: int
+    epochs_trained: int
+    wall_seconds: float
+    best: Result
+    baselines: Mapping[str, Result]
+
+    def leaderboard(self) -> list[Group]:
+        """The study's rows, ranked."""
+        with Registry(self.registry, create=False) as registry:
+            return rank(registry, Filter(study=self.study))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as plain values, as `--format json` prints it."""
+        return {
+            "study": self.study,
+            "registry": str(self.registry),
+            "space": self.space,
+            "dataset": self.dataset,
+            "strategy": self.strategy,
+            "candidates": self.candidates,
+            "epochs_trained": self.epochs_trained,
+            "wall_seconds": self.wall_seconds,
+            "best": self.best.as_dict(),
+            "baselines": {name: result.as_dict() for name, result in self.baselines.items()},
+        }
+
+
+def search(
+    space: str | SearchSpace = "resnet32",
+    *,
+    dataset: str | Dataset = "digits",
+    strategy: str | Strategy = "bayes",
+    listener: Listener | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Search for the densities of a sparse network, then train the best one and the baselines alike.
+
+    Args:
+        space: a name, "module:factory", "file.py:factory", or a `SearchSpace`.
+        dataset: a name, a .npz file, or a `Dataset` (see `snas.from_arrays`).
+        strategy: a name, or any object with `ask`.
+        listener: hears of progress.
+        settings: fields of `SearchSettings`: samples, epochs, grace, eta, seed, final_seeds, registry, name ...
+
+    Returns:
+        The best candidate and the baselines. Called again with the same settings, the search is resumed.
+
+    Raises:
+        InputError: for anything unknown, missing, out of range or contradictory.
+        SnasError: if no candidate could be trained.
+
+    Example:
+        >>> import snas, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = snas.search(
+        ...         "lenet-300-100", strategy="random", samples=2, epochs=1, final_seeds=1, registry=f"{folder}/snas.db"
+        ...     )
+        >>> sorted(result.baselines)
+        ['dense', 'ldi', 'snip']
+        >>> result.best.densities.kept_weights == result.baselines["snip"].densities.kept_weights
+        True
+    """
+    started = time.perf_counter()
+    chosen = _settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
+    listener = listener or Listener()
+    from snas.conductor import Conductor  # noqa: F401 - torch is imported here, not with snas
+    from snas.evaluators.base import evaluators
+    from snas.study import open_study, run_finals, run_search
+    from snas.strategies.base import make_strategy
+
+    strategy_object = None if isinstance(strategy, str) else strategy
+    if strategy_object is None:
+        make_strategy(chosen.strategy, chosen.strategy_arg)
+    evaluators.get(chosen.evaluator)
+    _check_mask(chosen.mask)
+    bench = _open_bench(chosen, space, dataset, representation=chosen.representation)
+    with Registry(chosen.registry) as registry:
+        study, resumed = open_study(registry, bench, chosen, strategy_object)
+        with _owned(registry, study.name):
+            done = len(registry.candidates(study))
+            listener.on_study(study.name, resumed=resumed, samples=study.samples, done=done)
+            conductor = run_search(registry, study, bench, chosen, strategy=strategy_object, listener=listener)
+            entries = run_finals(registry, study, bench, chosen, listener=listener)
+        results = {name: _result(registry, entry, bench) for name, entry in entries.items()}
+        return SearchResult(
+            study=study.name,
+            registry=registry.path,
+            space=bench.space.name,
+            dataset=bench.dataset.name,
+            strategy=study.identity["strategy"]["name"],
+            candidates=len(conductor.history),
+            epochs_trained=conductor.epochs_trained,
+            wall_seconds=time.perf_counter() - started,
+            best=results.pop("best"),
+            baselines=results,
+        )
+
+
+def prune(
+    space: str | SearchSpace = "resnet32",
+    *,
+    method: str = "snip",
+    density: float = 1.0,
+    dataset: str | Dataset = "digits",
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Result:
+    """Train one baseline: a network pruned by a rule before training, on `final_seeds` seeds.
+
+    Args:
+        space: a name, "module:factory", "file.py:factory", or a `SearchSpace`.
+        method: "dense", "random", "magnitude", "snip", "ldi" ...
+        density: fraction of the prunable weights to keep, 0 < density <= 1.
+        dataset: a name, a .npz file, or a `Dataset`.
+        listener: hears of progress.
+        settings: fields of `PruneSettings`.
+
+    Returns:
+        Its row in the registry. Called again with the same settings, finished seeds are kept.
+
+    Raises:
+        InputError: for anything unknown, out of range or contradictory, and a density too low for one weight per layer.
+        SnasError: if the method left a network that cannot work, on every seed.
+
+    Example:
+        >>> import snas, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = snas.prune(
+        ...         "lenet-300-100", method="snip", density=0.1, epochs=1, final_seeds=1, registry=f"{folder}/snas.db"
+        ...     )
+        >>> result.densities.kept_weights == round(0.1 * result.densities.total_weights)
+        True
+    """
+    chosen = _settings(PruneSettings, settings, space=space, dataset=dataset, method=method, density=density)
+    from snas.finals import train_entry
+    from snas.pruning.allocations import kept_from_density
+    from snas.pruning.methods import methods
+
+    recipe = methods.get(chosen.method)
+    bench = _open_bench(chosen, space, dataset)
+    total = bench.space.total_weights
+    kept = total if recipe.allocation == "dense" else kept_from_density(chosen.density, total)
+    if recipe.allocation == "dense" and chosen.density < 1:
+        raise InputError(f"method 'dense' keeps every weight, but density is {chosen.density}; leave --density out")
+    check_feasible(bench, kept)
+    with Registry(chosen.registry) as registry:
+        entry = registry.add_entry(
+            Entry(
+                key="prune "
+                + json.dumps(
+                    [
+                        bench.space.describe(),
+                        bench.describe_dataset(),
+                        bench.describe_rule(),
+                        chosen.method,
+                        kept,
+                        chosen.seed,
+                        chosen.name,
+                    ]
+                ),
+                name=chosen.name or f"{chosen.method}-{kept / total:.3g}",
+                kind="baseline",
+                method=chosen.method,
+                space=bench.space.describe(),
+                dataset=bench.describe_dataset(),
+                rule=bench.describe_rule(),
+                mask_rule=chosen.method,
+                seed=chosen.seed,
+                kept_weights=kept,
+                total_weights=total,
+                environment=bench.environment,
+            )
+        )
+        with _owned(registry, f"entry-{entry.id}"):
+            train_entry(registry, entry, bench, seeds=chosen.final_seeds, listener=listener or Listener())
+        return _trained(_result(registry, entry, bench))
+
+
+def train(
+    row: int,
+    *,
+    space: str | SearchSpace | None = None,
+    dataset: str | Dataset | None = None,
+    data_dir: str | None = None,
+    epochs: int | None = None,
+    final_seeds: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    registry: str | None = None,
+    listener: Listener | None = None,
+) -> Result:
+    """Retrain a recorded architecture longer, or on more seeds.
+
+    Args:
+        row: id of a leaderboard's row.
+        space: needed only for a space of the user's own code, which is never run because a file names it.
+        dataset: needed only for data that have no name of their own.
+        data_dir: folder with the data set's files.
+        epochs: training length; another length than before makes a row of its own, an equal one adds seeds.
+        final_seeds: seeds to have in all; default: as many as the row has, 3 where it has none.
+        device: where to train.
+        threads: threads of one operation.
+        registry: the registry file.
+        listener: hears of progress.
+
+    Raises:
+        InputError: for an unknown row, or data or a space other than the row's.
+    """
+    path = Settings(registry=registry).registry
+    with Registry(path, create=False) as opened:
+        entry = opened.find_entry(row)
+        from snas.finals import train_entry
+
+        seeds = final_seeds or max(3, len(opened.runs(entry)))
+        chosen = _settings_of(entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads)
+        chosen = replace(chosen, data_dir=data_dir)
+        wanted_space = space if space is not None else chosen.space
+        wanted_data = dataset if dataset is not None else chosen.dataset
+        if isinstance(wanted_space, str):
+            if ":" in entry.space["name"] and space is None:
+                raise InputError(
+                    f"row {row} is of the custom space {entry.space['name']!r}; give its code with --space to train it"
+                )
+            chosen = replace(chosen, space=wanted_space)
+        if isinstance(wanted_data, str):
+            chosen = replace(chosen, dataset=wanted_data)
+        bench = _open_bench(chosen, wanted_space, wanted_data)
+        _require_same(entry, bench)
+        if bench.task.rule.epochs != entry.rule["epochs"]:
+            entry = opened.add_entry(
+                replace(
+                    entry,
+                    key=f"{entry.key} epochs {bench.task.rule.epochs}",
+                    rule=bench.describe_rule(),
+                    environment=bench.environment,
+                )
+            )
+        with _owned(opened, f"entry-{entry.id}"):
+            train_entry(opened, entry, bench, seeds=seeds, listener=listener or Listener())
+        return _trained(_result(opened, entry, bench))
+
+
+def leaderboard(registry: str | Path | None = None, **chosen: Any) -> list[Group]:
+    """Rank what a registry has.
+
+    Args:
+        registry: the file; SNAS_REGISTRY or snas.db by default.
+        chosen: fields of `Filter`: space, dataset, study, max_density, max_weights, epochs.
+    """
+    with Registry(Settings(registry=None if registry is None else str(registry)).registry, create=False) as opened:
+        return rank(opened, Filter(**chosen))
+
+
+def check_feasible(bench: Bench, kept: int) -> None:
+    """Raise InputError when `kept` weights are too few for one in each layer."""
+    layers = len(bench.space.layers)
+    if kept < layers:
+        total = bench.space.total_weights
+        raise InputError(
+            f"density {kept / total:.3g} keeps {kept} of {total:,} weights, fewer than one for each of {layers} layers; "
+            f"expected a density of at least {layers / total:.3g}"
+        )
+
+
+def _settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> Any:
+    known = kind.__dataclass_fields__
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown setting {name!r}; choices: {', '.join(known)}")
+    texts = {name: value for name, value in named.items() if isinstance(value, (str, int, float))}
+    return kind(**texts, **given)
+
+
+def _settings_of(entry: Entry, registry: str, *, epochs: int | None, **values: Any) -> Settings:
+    """The settings that a recorded entry was made with."""
+    rule = dict(entry.rule)
+    fields = Settings.__dataclass_fields__
+    known = {name: rule[name] for name in fields if name in rule}
+    return Settings(
+        **{**known, "epochs": epochs or rule["epochs"]},
+        space=entry.space["name"],
+        space_arg=entry.space["arguments"],
+        dataset=entry.dataset["name"],
+        init=rule["initialization"],
+        seed=entry.seed,
+        registry=registry,
+        **values,
+    )
+
+
+def _open_bench(settings: Settings, space: Any, dataset: Any, *, representation: str = "layer") -> Bench:
+    from snas.bench import open_bench
+
+    return open_bench(
+        settings,
+        space=None if isinstance(space, str) else space,
+        dataset=None if isinstance(dataset, str) else dataset,
+        representation=representation,
+    )
+
+
+def _check_mask(mask: str) -> None:
+    from snas.pruning.scores import scores
+
+    scores.get(mask)
+
+
+def _require_same(entry: Entry, bench: Bench) -> None:
+    for key in ("fingerprint", "split"):
+        if bench.describe_dataset()[key] != entry.dataset[key]:
+            raise InputError(f"row {entry.id} was trained on other data (or another split) than {bench.dataset.name!r}")
+    if bench.space.describe()["layers"] != entry.space["layers"]:
+        raise InputError(f"space {bench.space.name!r} has other layers than row {entry.id}")
+
+
+def _result(registry: Registry, entry: Entry, bench: Bench) -> Result:
+    runs = registry.runs(entry)
+    reasons = tuple(f"seed {run.number}: {run.reason}" for run in runs if run.reason)
+    return Result(make_row(registry, entry), densities_of(entry, runs), entry, reasons, bench)
+
+
+def _trained(result: Result) -> Result:
+    """The result, unless not one of its seeds could be trained."""
+    if not result.row.seeds:
+        raise SnasError(f"{result.row.method} at density {result.row.density:.3g}: {result.reasons[0]}")
+    return result
+
+
+@contextmanager
+def _owned(registry: Registry, name: str) -> Iterator[None]:
+    """Hold a study for this process; the lock goes with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has none; there two runs of one study are the user's to avoid
+        yield
+        return
+    registry.files.mkdir(parents=True, exist_ok=True)
+    with open(registry.files / f"{name}.lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{name!r} is being worked on by another process; wait for it, or use another --name"
+            ) from None
+        yield

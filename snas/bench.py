@@ -1,0 +1,106 @@
+"""Everything that the settings of a command stand for: data, split, network family, training rule, device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snas.data.base import Dataset, load_dataset
+from snas.data.split import Arrays, held_out, split_data
+from snas.search_spaces.base import SearchSpace
+from snas.search_spaces.catalog import open_space
+from snas.seeds import Stream, derive
+from snas.settings import Settings
+from snas.training.devices import choose_device, environment, set_threads
+from snas.training.task import Task
+
+EPOCH_RULE = "last"  # results are those after the last epoch; none is picked by its score
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all networks of one command share. `task` holds no test data; `test_split` hands it out at the end."""
+
+    dataset: Dataset
+    task: Task
+    settings: Settings
+    environment: Mapping[str, Any]
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.task.space
+
+    def test_split(self) -> Arrays | None:
+        """The test examples, normalized like the training ones; None where the data have none."""
+        if len(self.dataset.test_y) == 0:
+            return None
+        return held_out(self.dataset, self.task.data, device=self.task.device)
+
+    def describe_dataset(self) -> dict[str, Any]:
+        """The data and their split, as recorded with every result."""
+        return {
+            "name": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint,
+            "split": self.task.data.checksum,
+            "train": len(self.task.data.train.y),
+            "validation": len(self.task.data.validation.y),
+            "test": len(self.dataset.test_y),
+        }
+
+    def describe_rule(self) -> dict[str, Any]:
+        """How networks are trained, as recorded with every result."""
+        return {
+            **self.task.rule.as_dict(),
+            "initialization": self.settings.init,
+            "rescale": self.settings.rescale,
+            "first_layer": self.settings.first_layer,
+            "last_layer": self.settings.last_layer,
+            "epoch_rule": EPOCH_RULE,
+        }
+
+
+def open_bench(
+    settings: Settings,
+    *,
+    space: SearchSpace | None = None,
+    dataset: Dataset | None = None,
+    representation: str = "layer",
+) -> Bench:
+    """Load the data, split them, and open the space.
+
+    Args:
+        settings: what the user set.
+        space: a space made in Python, instead of the settings' name.
+        dataset: data given in Python, instead of the settings' name.
+        representation: of the space.
+
+    Raises:
+        InputError: for anything unknown, missing or contradictory.
+    """
+    device = choose_device(settings.device)
+    set_threads(settings.threads)
+    data = dataset or load_dataset(settings.dataset, data_dir=settings.data_dir)
+    ends = {"first_layer": settings.first_layer, "last_layer": settings.last_layer}
+    if space is None:
+        space = open_space(
+            settings.space,
+            input_shape=data.input_shape,
+            classes=data.classes,
+            arguments=settings.space_arg,
+            representation=representation,
+            **ends,
+        )
+    else:
+        space = space.with_options(representation=representation, **ends)  # type: ignore[arg-type]
+    split = split_data(data, seed=derive(settings.seed, Stream.SPLIT), device=device)
+    task = Task(
+        space=space,
+        data=split,
+        rule=settings.rule(default_lr=space.learning_rate),
+        initialization=settings.init,
+        rescale=settings.rescale,
+        device=device,
+    )
+    return Bench(data, task, settings, environment(device))

@@ -1,0 +1,102 @@
+"""snas leaderboard"""  # noqa: D400
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snas.cli.tables import check_format, print_groups
+from snas.errors import InputError
+from snas.exports import FORMATS, export, write_export
+from snas.ranking import Filter, rank
+from snas.registry import Registry
+from snas.settings import Settings
+
+app = typer.Typer(invoke_without_command=True, help="Rank what the registry has; export it.")
+
+RegistryOption = Annotated[str | None, typer.Option("--registry", help="Registry file; or SNAS_REGISTRY.")]
+SpaceOption = Annotated[str | None, typer.Option("--space", help="Only this search space.")]
+DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only this data set.")]
+StudyOption = Annotated[str | None, typer.Option("--study", help="Only this study or run.")]
+DensityOption = Annotated[float | None, typer.Option("--max-density", help="Only networks of at most this density.")]
+WeightsOption = Annotated[int | None, typer.Option("--max-weights", help="Only networks of at most so many weights.")]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Only this training length.")]
+
+
+@app.callback()
+def leaderboard(
+    context: typer.Context,
+    *,
+    registry: RegistryOption = None,
+    space: SpaceOption = None,
+    dataset: DatasetOption = None,
+    study: StudyOption = None,
+    max_density: DensityOption = None,
+    max_weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+    format: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
+) -> None:
+    """Rank what the registry has: a table for each space, data set and training length."""
+    chosen = Filter(space, dataset, study, max_density, max_weights, epochs)
+    context.obj = (registry, chosen)
+    if context.invoked_subcommand:
+        return
+    check_format(format)
+    with Registry(Settings(registry=registry).registry, create=False) as opened:
+        groups = rank(opened, chosen)
+    if format == "json":
+        sys.stdout.write(export(groups, "json"))
+    else:
+        print_groups(groups)
+
+
+@app.command("export")
+def export_command(
+    context: typer.Context,
+    *,
+    format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "csv",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="File to write; default: standard output.")
+    ] = None,
+    registry: RegistryOption = None,
+    space: SpaceOption = None,
+    dataset: DatasetOption = None,
+    study: StudyOption = None,
+    max_density: DensityOption = None,
+    max_weights: WeightsOption = None,
+    epochs: EpochsOption = None,
+) -> None:
+    """Write the leaderboard as csv, json, md, html or latex. Cells are safe wherever they are pasted."""
+    outer_registry, outer = context.obj
+    chosen = Filter(
+        space or outer.space,
+        dataset or outer.dataset,
+        study or outer.study,
+        outer.max_density if max_density is None else max_density,
+        outer.max_weights if max_weights is None else max_weights,
+        outer.epochs if epochs is None else epochs,
+    )
+    if format not in FORMATS:
+        raise InputError(f"format is {format!r}; choices: {', '.join(FORMATS)}")
+    with Registry(Settings(registry=registry or outer_registry).registry, create=False) as opened:
+        groups = rank(opened, chosen)
+        environments = {str(entry.environment.get("device_name")) for entry in opened.entries() if chosen.admits(entry)}
+        versions = {
+            f"snas {entry.environment.get('snas')}, torch {entry.environment.get('torch')}"
+            for entry in opened.entries()
+            if chosen.admits(entry)
+        }
+    header = {
+        "hardware": "; ".join(sorted(environments)) or "-",
+        "versions": "; ".join(sorted(versions)) or "-",
+    }
+    text = export(groups, format, header=header)  # type: ignore[arg-type]
+    if output is None or output == "-":
+        sys.stdout.write(text)
+    else:
+        write_export(text, Path(output))
+        rows = sum(len(group.rows) for group in groups)
+        sys.stderr.write(f"wrote {rows} rows to {output}\n")

@@ -1,0 +1,84 @@
+"""snas list"""  # noqa: D400
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from snas.cli.options import Format
+from snas.cli.tables import check_format, print_json, results_console
+from snas.errors import InputError
+from snas.plugins import Family
+
+WHAT = ("spaces", "strategies", "methods", "datasets", "masks", "evaluators")
+
+
+def list_plugins(
+    what: Annotated[str, typer.Argument(help=f"One of {', '.join(WHAT)}.")],
+    *,
+    format: Format = "table",
+) -> None:
+    """List what can be named: spaces, strategies, methods, datasets, masks or evaluators."""
+    check_format(format)
+    family = _family(what)
+    items = [(name, _summary(family, name), _options(family.get(name))) for name in family.names()]
+    if format == "json":
+        print_json({what: [{"name": name, "help": text, "options": options} for name, text, options in items]})
+        return
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("name", style="bold", no_wrap=True)
+    table.add_column("what it is")
+    table.add_column("options")
+    for name, text, options in items:
+        table.add_row(Text(name), Text(text), Text(", ".join(f"{key}={value}" for key, value in options.items())))
+    results_console().print(table)
+
+
+def _family(what: str) -> Family[Any]:
+    if what == "spaces":
+        from snas.search_spaces.base import spaces
+
+        return spaces
+    if what == "strategies":
+        from snas.strategies.base import strategies
+
+        return strategies
+    if what == "methods":
+        from snas.pruning.methods import methods
+
+        return methods
+    if what == "datasets":
+        from snas.data.base import datasets
+
+        return datasets
+    if what == "masks":
+        from snas.pruning.scores import scores
+
+        return scores
+    if what == "evaluators":
+        from snas.evaluators.base import evaluators
+
+        return evaluators
+    raise InputError(f"cannot list {what!r}; choices: {', '.join(WHAT)}")
+
+
+def _summary(family: Family[Any], name: str) -> str:
+    member = family.get(name)
+    return str(getattr(member, "help", "")) or family.summary(name)
+
+
+def _options(member: Any) -> dict[str, str]:
+    """Keyword options of a plug-in with their defaults."""
+    if not callable(member):
+        return {}
+    parameters = inspect.signature(member).parameters.values()
+    return {
+        item.name: str(item.default)
+        for item in parameters
+        if item.kind is inspect.Parameter.KEYWORD_ONLY and item.default is not inspect.Parameter.empty
+    }

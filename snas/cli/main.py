@@ -1,0 +1,102 @@
+"""The `snas` command: parses, calls the library, prints. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import snas
+from snas.cli import leaderboard, listing, prune, search, show, train
+from snas.errors import InputError, SnasError
+
+app = typer.Typer(
+    name="snas",
+    help="Sparse neural architecture search: find how much of each layer of a network to keep.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("search")(search.search)
+app.command("prune")(prune.prune)
+app.command("train")(train.train)
+app.add_typer(leaderboard.app, name="leaderboard")
+app.command("show")(show.show)
+app.command("list")(listing.list_plugins)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"snas {snas.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sparse neural architecture search: find how much of each layer of a network to keep."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    logging.basicConfig(format="snas: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    _stop_on_sigterm()
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted; everything recorded is kept: the same command resumes")
+        return 130
+    except InputError as error:
+        _say(str(error))
+        return 2
+    except SnasError as error:
+        _say(str(error))
+        return 1
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; leave without a complaint at shutdown.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _usage_error(error)
+
+
+def _usage_error(error: Any) -> int:
+    """One line for wrong use that typer found; anything else is our defect and keeps its traceback."""
+    if not hasattr(error, "format_message"):
+        raise error
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    help_command = f"{context.command_path} --help" if context else "snas --help"
+    _say(f"{text.rstrip('.')}; see {help_command}")
+    return 2
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"snas: {' '.join(text.split())}\n")
+
+
+def _stop_on_sigterm() -> None:
+    """Let SIGTERM stop a search as cleanly as Ctrl-C does."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

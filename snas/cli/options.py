@@ -1,0 +1,138 @@
+"""Turn the fields of a settings class into command-line flags: name, type, help and default are said once, there."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from snas.errors import InputError
+from snas.settings import PANELS
+
+Config = Annotated[str | None, typer.Option("--config", help="TOML file with any of these settings; flags win.")]
+Format = Annotated[str, typer.Option("--format", help="table or json; json prints exactly one object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+
+
+def flags_of(settings: type[Any], *, leave_out: Sequence[str] = ()) -> Callable[[Callable[..., None]], Any]:
+    """Return a decorator that gives a command a flag per field of `settings`.
+
+    The command is called with `given`, the flags that were set on the command line, by field name, and with its own
+    keyword arguments.
+    """
+    chosen = sorted(
+        (item for item in fields(settings) if item.name not in leave_out),
+        key=lambda item: PANELS.index(item.metadata["panel"]),
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter
+            for parameter in inspect.signature(command, eval_str=True).parameters.values()
+            if parameter.name != "given"
+        ]
+        hints = typing.get_type_hints(settings)
+
+        def run(**values: Any) -> None:
+            mine = {parameter.name: values.pop(parameter.name) for parameter in own}
+            given = {
+                item.name: _read(item, hints[item.name], values[item.name])
+                for item in chosen
+                if values[item.name] is not None and values[item.name] != []
+            }
+            command(given=given, **mine)
+
+        parameters = [_parameter(item, hints[item.name]) for item in chosen]
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            sorted([*own, *parameters], key=lambda parameter: parameter.kind)
+        )
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *parameters]}
+        run.__doc__ = command.__doc__
+        run.__name__ = command.__name__
+        return run
+
+    return decorate
+
+
+def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any]) -> dict[str, Any]:
+    """Join the flags with the settings of a TOML file; flags win.
+
+    Raises:
+        InputError: if the file cannot be read, is no TOML, or has an unknown key.
+    """
+    if config is None:
+        return dict(given)
+    try:
+        text = Path(config).read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"cannot read config {config}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"config {config} is not valid TOML: {error}") from error
+    known = {item.name for item in fields(settings)}
+    read = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            raise InputError(f"config {config}: unknown setting {key!r}; choices: {', '.join(sorted(known))}")
+        read[name] = value
+    _check_types(read, settings, config)
+    return {**read, **given}
+
+
+def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
+    """The flag of one field. None means that it was not given."""
+    kind = _plain(hint)
+    flag = "--" + item.name.replace("_", "-")
+    names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
+    default = None if item.default is MISSING else item.default
+    shown = item.metadata["shown"] or ("yes" if default is True else default)
+    option = typer.Option(
+        *names,
+        help=f"{item.metadata['help']} Default: {shown}.",
+        show_default=False,
+        rich_help_panel=item.metadata["panel"],
+    )
+    annotation: Any = Annotated[list[str] | None if kind is dict else kind | None, option]
+    return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _plain(hint: Any) -> Any:
+    """The type that a flag's text is read as: str, int, float, bool, or dict for key=value."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _plain(next(choice for choice in typing.get_args(hint) if choice is not types.NoneType))
+    if origin is typing.Literal:
+        return str
+    if origin is not None:
+        return dict
+    return hint
+
+
+def _read(item: Field[Any], hint: Any, value: Any) -> Any:
+    """Read repeated key=value texts; other values are as typer read them."""
+    if _plain(hint) is not dict:
+        return value
+    pairs = {}
+    for text in value:
+        key, equals, rest = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"--{item.name.replace('_', '-')} is {text!r}; expected key=value")
+        pairs[key] = rest
+    return pairs
+
+
+def _check_types(values: Mapping[str, Any], settings: type[Any], config: str) -> None:
+    hints = typing.get_type_hints(settings)
+    for name, value in values.items():
+        kind = _plain(hints[name])
+        fits = isinstance(value, int | float if kind is float else kind)
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise InputError(f"config {config}: {name} is {value!r}; expected a value of type {kind.__name__}")

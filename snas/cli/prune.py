@@ -1,0 +1,29 @@
+"""snas prune"""  # noqa: D400
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from snas.cli.options import Config, Format, Quiet, flags_of, with_config
+from snas.cli.progress import Terminal, make_listener
+from snas.cli.show import print_result
+from snas.cli.tables import check_format
+from snas.settings import PruneSettings
+
+
+@flags_of(PruneSettings)
+def prune(given: dict[str, Any], *, config: Config = None, format: Format = "table", quiet: Quiet = False) -> None:
+    """Train one baseline: a network pruned by a rule before training."""
+    check_format(format)
+    values = with_config(given, config, PruneSettings)
+    settings = PruneSettings(**values)
+    import time
+
+    from snas import api
+
+    started = time.perf_counter()
+    listener = make_listener(quiet=quiet, epochs=settings.epochs)
+    with listener if isinstance(listener, Terminal) else nullcontext():
+        result = api.prune(listener=listener, **values)
+    print_result(result, format=format, wall_seconds=time.perf_counter() - started)

@@ -1,0 +1,171 @@
+"""snas show"""  # noqa: D400
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from snas.cli.options import Format
+from snas.cli.tables import check_format, label, print_json, results_console, spread
+from snas.exports import Row
+from snas.registry import Entry, Registry, TrainingRecord
+from snas.settings import Settings
+
+if TYPE_CHECKING:
+    from snas.api import Result
+
+BAR = 40
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def show(
+    row: Annotated[int, typer.Argument(metavar="ID", help="Id of a leaderboard's row.")],
+    *,
+    registry: Annotated[str | None, typer.Option(help="Registry file; environment variable SNAS_REGISTRY.")] = None,
+    format: Format = "table",
+) -> None:
+    """Tell all of one row: its layers' densities, its seeds, and where it came from."""
+    check_format(format)
+    from snas.ranking import make_row
+
+    with Registry(Settings(registry=registry).registry, create=False) as opened:
+        entry = opened.find_entry(row)
+        runs = opened.runs(entry)
+        summary = make_row(opened, entry)
+    if format == "json":
+        print_json(_as_dict(summary, entry, runs))
+        return
+    console = results_console()
+    print_row(summary)
+    if runs:
+        console.print(_seeds_table(runs))
+    for title, values in _provenance(entry):
+        console.print(Text.assemble((f"{title:<12}", "bold"), values), soft_wrap=True)
+
+
+def print_result(result: Result, *, format: str, wall_seconds: float) -> None:
+    """Print one trained row."""
+    if format == "json":
+        print_json({**result.as_dict(), "wall_seconds": wall_seconds})
+        return
+    print_row(result.row)
+    for reason in result.reasons:
+        results_console().print(Text(reason), soft_wrap=True)
+
+
+def print_row(row: Row) -> None:
+    """Print a row's figures and its densities as bars."""
+    console = results_console()
+    console.print(Text(f"row {row.id}: {label(row)}, {row.space} on {row.dataset} ({row.name})", style="bold"))
+    console.print(
+        f"{row.kept_weights:,} of {row.total_weights:,} weights, density {row.density:.3%}, "
+        f"{row.compression:.2f}x smaller, {row.flops / 1e6:.3g} MFLOPs an example"
+    )
+    console.print(
+        f"test {spread(row.test_accuracy, row.test_std, row.seeds)}, "
+        f"validation {spread(row.validation_accuracy, row.validation_std, row.seeds)}; "
+        f"{row.epochs} epochs each, {row.epochs_spent:,} epochs and {row.seconds:.0f} s spent in all"
+    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("kept", justify="right")
+    table.add_column("of", justify="right")
+    table.add_column("density", justify="right")
+    table.add_column("", min_width=BAR)
+    for name, kept, total in row.layers:
+        density = kept / total
+        table.add_row(Text(name), f"{kept:,}", f"{total:,}", f"{density:.2%}", Text(bar(density), style="cyan"))
+    console.print(table)
+
+
+def bar(fraction: float) -> str:
+    """A bar for a fraction in [0, 1], drawn in eighths of a character; anything above zero shows.
+
+    Example:
+        >>> len(bar(1.0)), bar(0.0) == "", len(bar(0.5))
+        (40, True, 20)
+    """
+    eighths = round(fraction * BAR * 8)
+    if fraction > 0:
+        eighths = max(1, eighths)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (EIGHTHS[rest] if rest else "")
+
+
+def _seeds_table(runs: Sequence[TrainingRecord]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("seed", "status", "epochs", "train loss", "validation", "test", "mask checksum"):
+        table.add_column(name, justify="left" if name in ("status", "mask checksum") else "right")
+    for run in runs:
+        last = run.reports[-1] if run.reports else None
+        table.add_row(
+            str(run.number),
+            Text(run.reason or str(run.status)),
+            str(run.epochs),
+            f"{last.train_loss:.4f}" if last else "-",
+            f"{last.validation_accuracy:.2%}" if last else "-",
+            "-" if run.test_accuracy is None else f"{run.test_accuracy:.2%}",
+            (run.mask_checksum or "-")[:16],
+        )
+    return table
+
+
+def _provenance(entry: Entry) -> list[tuple[str, str]]:
+    from snas.ranking import describe_rule
+
+    return [
+        ("training", describe_rule(entry.rule)),
+        ("data", _pairs(entry.dataset)),
+        ("space", _pairs({key: value for key, value in entry.space.items() if key not in ("layers", "name")})),
+        ("environment", _pairs(entry.environment)),
+        ("seed", f"{entry.seed}; result after the {entry.rule['epoch_rule']} epoch; recorded {entry.created}"),
+    ]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    shown = (f"{key} {str(value)[:12] if key in ('fingerprint', 'split') else value}" for key, value in values.items())
+    return ", ".join(shown)
+
+
+def _as_dict(row: Row, entry: Entry, runs: Sequence[TrainingRecord]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "kind": row.kind,
+        "method": row.method,
+        "kept_weights": row.kept_weights,
+        "total_weights": row.total_weights,
+        "density": row.density,
+        "layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers},
+        "validation_accuracy": row.validation_accuracy,
+        "test_accuracy": {"mean": row.test_accuracy, "std": row.test_std, "n": row.seeds},
+        "flops": row.flops,
+        "epochs_spent": row.epochs_spent,
+        "seconds": row.seconds,
+        "space": dict(entry.space),
+        "dataset": dict(entry.dataset),
+        "rule": dict(entry.rule),
+        "strategy": entry.strategy,
+        "mask_rule": entry.mask_rule,
+        "seed": entry.seed,
+        "environment": dict(entry.environment),
+        "created": entry.created,
+        "seeds": [
+            {
+                "number": run.number,
+                "seed": run.seed,
+                "status": str(run.status),
+                "reason": run.reason,
+                "epochs": run.epochs,
+                "mask_checksum": run.mask_checksum,
+                "validation_accuracy": run.validation_accuracy,
+                "test_accuracy": run.test_accuracy,
+            }
+            for run in runs
+        ],
+    }

@@ -1,0 +1,50 @@
+"""snas train"""  # noqa: D400
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+
+from snas.cli.options import Format, Quiet
+from snas.cli.progress import Terminal, make_listener
+from snas.cli.show import print_result
+from snas.cli.tables import check_format
+
+
+def train(
+    row: Annotated[int, typer.Argument(metavar="ID", help="Id of a leaderboard's row.")],
+    *,
+    epochs: Annotated[int | None, typer.Option(help="Training length; another than the row's makes a new row.")] = None,
+    final_seeds: Annotated[int | None, typer.Option(help="Seeds to have in all.", show_default="the row's")] = None,
+    space: Annotated[str | None, typer.Option(help="Code of a custom space, file.py:factory.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data file of a row with data of your own.")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the data set's files.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads of one operation.", show_default="all cores")] = None,
+    registry: Annotated[str | None, typer.Option(help="Registry file; environment variable SNAS_REGISTRY.")] = None,
+    format: Format = "table",
+    quiet: Quiet = False,
+) -> None:
+    """Retrain a recorded architecture longer, or on more seeds."""
+    check_format(format)
+    from snas import api
+
+    started = time.perf_counter()
+    listener = make_listener(quiet=quiet, epochs=epochs or 1)
+    with listener if isinstance(listener, Terminal) else nullcontext():
+        result = api.train(
+            row,
+            space=space,
+            dataset=dataset,
+            data_dir=data_dir,
+            epochs=epochs,
+            final_seeds=final_seeds,
+            device=device,
+            threads=threads,
+            registry=registry,
+            listener=listener,
+        )
+    print_result(result, format=format, wall_seconds=time.perf_counter() - started)

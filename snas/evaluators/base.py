@@ -1,0 +1,63 @@
+"""The seam between a search and whatever trains its candidates.
+
+An evaluator pulls jobs from a feed and yields what comes of them. It knows nothing of strategies, promotion rules or
+the registry: the search records each report before the evaluator goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from snas.densities import Densities
+from snas.plugins import Family
+from snas.trials import Report, Status
+
+if TYPE_CHECKING:
+    from snas.pruning.methods import Method
+    from snas.training.checkpoints import Checkpoints
+    from snas.training.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Train candidate `trial` from `start` epochs (0: from scratch) until `until` epochs."""
+
+    trial: int
+    densities: Densities
+    seed: int
+    start: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The end of a candidate that gives no more reports: status REFUSED or FAILED, and why."""
+
+    trial: int
+    status: Status
+    reason: str
+
+
+class Feed(Protocol):
+    """Where an evaluator gets its work."""
+
+    def next(self) -> Job | None:
+        """The next job; None where there is none now. With jobs still out, ask again after their reports are taken;
+        with none out, the search is over."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Trains candidates and yields reports as they come."""
+
+    def run(self, feed: Feed) -> Iterator[Report | Failure]:
+        """Work until the feed is dry. Yields a report per epoch; a job ends with the report of its last epoch or with a
+        failure."""
+        ...
+
+
+EvaluatorFactory = Callable[["Task", "Method", "Checkpoints"], Evaluator]
+
+evaluators: Family[EvaluatorFactory] = Family("evaluator", group="snas.evaluators", modules=("snas.evaluators.serial",))

@@ -1,0 +1,53 @@
+"""One candidate at a time, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from snas.errors import DivergedError, RefusedError
+from snas.evaluators.base import Failure, Feed, Job, evaluators
+from snas.pruning.methods import Method
+from snas.training.checkpoints import Checkpoints
+from snas.training.task import Task, Training
+from snas.trials import Report, Status
+
+
+@evaluators.register("serial")
+class SerialEvaluator:
+    """One candidate at a time, in this process; the same seed gives the same result to the bit on a CPU."""
+
+    def __init__(self, task: Task, method: Method, checkpoints: Checkpoints) -> None:
+        self._task = task
+        self._method = method
+        self._checkpoints = checkpoints
+
+    def run(self, feed: Feed) -> Iterator[Report | Failure]:
+        """Train jobs one after another until the feed is dry."""
+        while (job := feed.next()) is not None:
+            yield from self._train(job)
+
+    def _train(self, job: Job) -> Iterator[Report | Failure]:
+        key = f"trial-{job.trial}"
+        try:
+            training = Training(
+                self._task, self._method, job.densities, seed=job.seed, key=key, checkpoints=self._checkpoints
+            )
+            for epoch in training.run(start=job.start, until=job.until):
+                yield Report(
+                    trial=job.trial,
+                    epoch=epoch.number,
+                    train_loss=epoch.train_loss,
+                    train_accuracy=epoch.train_accuracy,
+                    validation_loss=epoch.validation_loss,
+                    validation_accuracy=epoch.validation_accuracy,
+                    seconds=epoch.seconds,
+                    mask_checksum=training.mask_checksum,
+                )
+        except RefusedError as error:
+            yield Failure(job.trial, Status.REFUSED, str(error))
+        except DivergedError as error:
+            self._checkpoints.drop(key)
+            yield Failure(job.trial, Status.FAILED, str(error))
+        else:
+            if job.until >= self._task.rule.epochs:
+                self._checkpoints.drop(key)

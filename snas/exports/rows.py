@@ -1,0 +1,73 @@
+"""What a leaderboard holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a leaderboard. Accuracies and densities are fractions in [0, 1].
+
+    Attributes:
+        rank: place within its group, from 1; None where it is not ranked.
+        id: number in the registry.
+        name: of the study or run.
+        kind: "searched", "baseline" or "cited".
+        method: "snip", "dense" ...; for a searched row the mask rule.
+        space: of networks.
+        dataset: that it was trained on.
+        kept_weights: weights kept.
+        total_weights: weights of the dense network.
+        density: kept / total.
+        compression: total / kept.
+        test_accuracy: mean over seeds; None where not measured.
+        test_std: standard deviation over seeds; None where there is none.
+        validation_accuracy: as for the test.
+        validation_std: as for the test.
+        seeds: how many are behind mean and spread.
+        flops: effective floating-point operations for one example.
+        epochs: training length of each network.
+        epochs_spent: all epochs that it cost, search included.
+        seconds: all wall time that it cost.
+        strategy: that proposed it.
+        mask_rule: that chose the weights.
+        training_rule: short text, for example "sgd 0.1 momentum 0.9 wd 0.0005 cosine 64x20".
+        layers: (name, kept weights, total weights) for each, in the network's order.
+    """
+
+    rank: int | None
+    id: int
+    name: str
+    kind: str
+    method: str
+    space: str
+    dataset: str
+    kept_weights: int
+    total_weights: int
+    density: float
+    compression: float
+    test_accuracy: float | None
+    test_std: float | None
+    validation_accuracy: float | None
+    validation_std: float | None
+    seeds: int
+    flops: int
+    epochs: int
+    epochs_spent: int
+    seconds: float
+    strategy: str
+    mask_rule: str
+    training_rule: str
+    layers: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One ranking: the rows that may be compared with each other. Groups are never mixed."""
+
+    space: str
+    dataset: str
+    epochs: int
+    subtitle: str
+    rows: tuple[Row, ...]

@@ -1,0 +1,95 @@
+"""Train the networks whose numbers are reported: from scratch, on fresh seeds, all alike, then one look at the test data."""
+
+from __future__ import annotations
+
+from snas.bench import Bench
+from snas.data.split import Arrays
+from snas.densities import Densities
+from snas.errors import DivergedError, RefusedError
+from snas.listener import Listener
+from snas.pruning.methods import Method, methods
+from snas.registry import Entry, Registry, TrainingRecord
+from snas.seeds import Stream, derive
+from snas.training.checkpoints import Checkpoints
+from snas.training.task import Training
+from snas.trials import Report, Status
+
+
+def given_densities(mask: str) -> Method:
+    """The method that keeps given numbers of weights per layer, those with the best scores of the rule `mask`."""
+    from snas.pruning.scores import scores
+
+    scores.get(mask)
+    return Method(
+        name=mask,
+        score=mask,
+        allocation="given",
+        initialization=None,
+        isometry=False,
+        help=f"Given densities, {mask} scores within each layer.",
+    )
+
+
+def recipe(entry: Entry, bench: Bench) -> tuple[Method, Densities | int]:
+    """How the entry's networks are made: its method, and the densities or the number of weights to keep."""
+    if entry.kept:
+        return given_densities(entry.mask_rule), Densities.from_counts(bench.space.layers, entry.kept)
+    return methods.get(entry.method), entry.kept_weights
+
+
+def train_entry(registry: Registry, entry: Entry, bench: Bench, *, seeds: int, listener: Listener) -> None:
+    """Train the entry on seeds 0 .. `seeds` - 1; those that are finished are kept as they are.
+
+    Entries of one study share seed k's initial weights, order of data and split, so that differences are paired.
+    """
+    listener.on_entry(entry, seeds=seeds)
+    runs = {run.number: run for run in registry.runs(entry)}
+    test = None
+    for number in range(seeds):
+        run = runs.get(number)
+        if run is not None and run.status is not Status.RUNNING:
+            continue
+        test = test or bench.test_split()
+        _train_run(registry, entry, bench, number, run, test, listener)
+
+
+def _train_run(
+    registry: Registry,
+    entry: Entry,
+    bench: Bench,
+    number: int,
+    run: TrainingRecord | None,
+    test: Arrays | None,
+    listener: Listener,
+) -> None:
+    seed = derive(entry.seed, Stream.FINAL, number)
+    training_id = run.id if run else registry.add_run(entry, number, seed=seed)
+    start = run.epochs if run else 0
+    checkpoints = Checkpoints(registry.files / "finals")
+    key = f"entry-{entry.id}-seed-{number}"
+    method, target = recipe(entry, bench)
+    try:
+        training = Training(bench.task, method, target, seed=seed, key=key, checkpoints=checkpoints)
+        registry.set_kept(training_id, training.densities.counts)
+        for epoch in training.run(start=start, until=bench.task.rule.epochs):
+            report = Report(
+                trial=number,
+                epoch=epoch.number,
+                train_loss=epoch.train_loss,
+                train_accuracy=epoch.train_accuracy,
+                validation_loss=epoch.validation_loss,
+                validation_accuracy=epoch.validation_accuracy,
+                seconds=epoch.seconds,
+                mask_checksum=training.mask_checksum,
+            )
+            registry.record(training_id, report, status=Status.RUNNING)
+            listener.on_run_epoch(entry, number, report)
+    except (RefusedError, DivergedError) as error:
+        status = Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED
+        registry.set_status(training_id, status, reason=str(error))
+        listener.on_run_end(entry, number, test_accuracy=None, reason=str(error))
+    else:
+        loss, accuracy = training.session.evaluate(test) if test else (None, None)
+        registry.finish(training_id, test_loss=loss, test_accuracy=accuracy)
+        listener.on_run_end(entry, number, test_accuracy=accuracy, reason=None)
+    checkpoints.drop(key)

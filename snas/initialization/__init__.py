@@ -1,0 +1,3 @@
+"""Initial weights: variance scaling, orthogonality, and their repair after pruning."""
+
+RULES = ("he", "glorot", "lecun", "orthogonal", "orthogonal-full", "as-built")

@@ -1,0 +1,191 @@
+"""Initial weights that keep signals at one scale from layer to layer, dense or masked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snas.errors import InputError
+from snas.initialization import RULES
+from snas.masks import Masks, units, weights_of
+from snas.search_spaces.inspection import PRUNABLE
+
+# 1 / sqrt(E[f(z)^2]) for z standard normal: what f takes from the signal's root mean square, given back by the weights.
+# For tanh and sigmoid it is the convention of torch.nn.init.calculate_gain, 5/3 and 1.
+GAINS = {
+    "linear": 1.0,
+    "identity": 1.0,
+    "relu": math.sqrt(2),  # [He2015] eq. 10
+    "prelu": math.sqrt(2 / (1 + 0.25**2)),  # [He2015] eq. 15, slope 0.25
+    "leaky_relu": math.sqrt(2 / (1 + 0.01**2)),
+    "srelu": math.sqrt(2 / (1 + 0.2**2)),  # begins as a leaky ReLU of slope 0.2
+    "elu": 1.2452,
+    "selu": 1.0,
+    "swish": 1.6766,
+    "silu": 1.6766,
+    "gelu": 1.5335,
+    "tanh": 5 / 3,
+    "sigmoid": 1.0,
+}
+
+
+def gain(nonlinearity: str) -> float:
+    """Factor on the weights that makes up for the nonlinearity after them.
+
+    Raises:
+        InputError: for an unknown nonlinearity.
+    """
+    if nonlinearity not in GAINS:
+        raise InputError(f"unknown nonlinearity {nonlinearity!r}; choices: {', '.join(GAINS)}")
+    return GAINS[nonlinearity]
+
+
+@torch.no_grad()
+def initialize(model: nn.Module, *, rule: str, nonlinearity: str, generator: torch.Generator) -> None:
+    """Draw the weights of every Linear and Conv1d/2d/3d of the network, prunable or not, and zero their biases.
+
+    Args:
+        model: initialized in place.
+        rule: with fan_in = inputs per output unit, fan_out = outputs per input,
+            "he": normal, std gain / sqrt(fan_in) ([He2015] eq. 10);
+            "glorot": normal, std sqrt(2 / (fan_in + fan_out)) ([Glorot2010] eq. 12);
+            "lecun": normal, std 1 / sqrt(fan_in) ([LeCun1998] section 4.6);
+            "orthogonal": gain times a semi-orthogonal matrix ([Saxe2014]), which a convolution has at the centre of its
+            kernel, all else being zero (delta-orthogonal, [Xiao2018] algorithm 2);
+            "orthogonal-full": the same, but the whole of a convolution's kernel is used ([Xiao2018] algorithm 1);
+            "as-built": what the network's constructor drew is left.
+        nonlinearity: sets the gain.
+        generator: the only source of randomness; a CPU generator.
+
+    Raises:
+        InputError: for an unknown rule or nonlinearity.
+
+    Source:
+        [LeCun1998] Y. LeCun et al.: Efficient BackProp. [Glorot2010] X. Glorot, Y. Bengio: Understanding the difficulty
+        of training deep feedforward neural networks. [Saxe2014] A. Saxe et al.: Exact solutions to the nonlinear
+        dynamics of learning in deep linear neural networks. [He2015] K. He et al.: Delving deep into rectifiers.
+        [Xiao2018] L. Xiao et al.: Dynamical isometry and a mean field theory of CNNs.
+    """
+    if rule not in RULES:
+        raise InputError(f"unknown initialization {rule!r}; choices: {', '.join(RULES)}")
+    factor = gain(nonlinearity)
+    if rule == "as-built":
+        return
+    for weight, bias, groups in _weighted(model):
+        shape = tuple(weight.shape)
+        fan_in = math.prod(shape[1:])
+        fan_out = shape[0] // groups * math.prod(shape[2:])
+        if rule in ("orthogonal", "orthogonal-full"):
+            block = (shape[0] // groups, *shape[1:])
+            draw = orthogonal_kernel if rule == "orthogonal-full" else delta_orthogonal
+            values = torch.cat([draw(block, generator=generator) for _ in range(groups)]) * factor
+        else:
+            deviation = {
+                "he": factor / math.sqrt(fan_in),
+                "glorot": math.sqrt(2 / (fan_in + fan_out)),
+                "lecun": 1 / math.sqrt(fan_in),
+            }[rule]
+            values = torch.randn(shape, generator=generator) * deviation
+        weight.copy_(values)
+        if bias is not None:
+            bias.zero_()
+
+
+def delta_orthogonal(shape: Sequence[int], *, generator: torch.Generator) -> Tensor:
+    """A semi-orthogonal block at the kernel's centre, zero elsewhere; for a matrix, the block itself.
+
+    Args:
+        shape: (out, in, *kernel).
+        generator: the only source of randomness.
+
+    Source:
+        [Xiao2018] algorithm 2, extended to out < in by a block with orthonormal rows.
+    """
+    kernel = torch.zeros(tuple(shape))
+    centre: tuple[Any, ...] = (..., *[(size - 1) // 2 for size in shape[2:]])
+    kernel[centre] = semi_orthogonal(shape[0], shape[1], generator=generator)
+    return kernel
+
+
+def orthogonal_kernel(shape: Sequence[int], *, generator: torch.Generator) -> Tensor:
+    """A kernel whose convolution (circular, stride 1) preserves norms if out >= in, and its transpose if not.
+
+    Along each axis, P at one tap and 1 - P at the next, P being a random projection, is such a kernel, and so is the
+    convolution of two. A kernel of k taps is made of k - 1 of them per axis and a semi-orthogonal matrix.
+
+    Args:
+        shape: (out, in, *kernel).
+        generator: the only source of randomness.
+
+    Source:
+        [Xiao2018] algorithm 1, extended to out < in by the transpose.
+    """
+    rows, columns = shape[:2]
+    sizes = tuple(shape[2:])
+    kernel = semi_orthogonal(rows, columns, generator=generator).reshape(rows, columns, *[1] * len(sizes))
+    for step in range(max(sizes, default=1) - 1):
+        for axis, size in enumerate(sizes):
+            if step < size - 1:
+                kernel = _lengthen(kernel, 2 + axis, generator)
+    return kernel
+
+
+def semi_orthogonal(rows: int, columns: int, *, generator: torch.Generator) -> Tensor:
+    """A matrix whose rows or columns, whichever are fewer, are orthonormal; uniformly distributed ([Saxe2014])."""
+    normal = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
+    q, r = torch.linalg.qr(normal)
+    signs = torch.where(torch.diagonal(r) < 0, -1.0, 1.0)  # makes the distribution uniform
+    matrix: Tensor = q * signs
+    return matrix if rows >= columns else matrix.T
+
+
+@torch.no_grad()
+def rescale_by_fan_in(model: nn.Module, masks: Masks) -> None:
+    """Zero the masked weights and scale the kept ones so that pre-activations have the dense network's variance.
+
+    The kept weights of an output unit are multiplied by sqrt(fan_in / kept fan_in) of that unit: a sum of fewer terms
+    of the same distribution, each that much larger, has the same variance. That the terms are of the same distribution
+    holds for masks that do not look at the weights; a mask that keeps large weights makes the variance larger. Weights
+    that are zero in the dense network (off the centre of a delta-orthogonal kernel) carry no signal and count on
+    neither side. Units that keep none stay as they are.
+
+    Args:
+        model: the dense network at its initial weights, before masks are applied; changed in place.
+        masks: which weights are kept.
+
+    Source:
+        [Evci2022] U. Evci et al.: Gradient flow in sparse neural networks and how lottery tickets win (sparse initialization);
+        [Tessera2021] section 3.2.1 step 2.
+    """
+    for layer, weight in zip(masks.layers, weights_of(model, masks.layers), strict=True):
+        mask = masks[layer.name].to(weight.device)
+        present = weight != 0
+        dense, kept = units(present), units(present & mask)
+        factor = (dense / kept.clamp(min=1)).sqrt().to(weight.dtype)
+        weight.mul_(factor.reshape(-1, *[1] * (weight.ndim - 1))).masked_fill_(~mask, 0.0)
+
+
+def _weighted(model: nn.Module) -> Iterator[tuple[Tensor, Tensor | None, int]]:
+    """Weight, bias and groups of every Linear and Conv1d/2d/3d; one weight shared by several is met once."""
+    seen: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, PRUNABLE) and isinstance(module.weight, nn.Parameter) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            yield module.weight, module.bias, int(getattr(module, "groups", 1))
+
+
+def _lengthen(kernel: Tensor, axis: int, generator: torch.Generator) -> Tensor:
+    """Convolve with a random projection at one tap along `axis` and its complement at the next."""
+    rows, columns = kernel.shape[:2]
+    n = max(rows, columns)
+    basis = semi_orthogonal(n, n, generator=generator)
+    basis = basis[:, torch.rand(n, generator=generator) < 0.5]  # each direction goes to one of the two taps
+    projection = basis @ basis.T
+    product = "ij,jk...->ik..." if rows >= columns else "jk,ij...->ik..."
+    first: Tensor = torch.einsum(product, projection, kernel)
+    gap = torch.zeros_like(first.narrow(axis, 0, 1))
+    return torch.cat((first, gap), axis) + torch.cat((gap, kernel - first), axis)

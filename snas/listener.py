@@ -1,0 +1,31 @@
+"""What a running command tells whoever watches: the terminal's progress, a notebook, a test."""
+
+from __future__ import annotations
+
+from snas.registry import Entry
+from snas.trials import Report, Status
+
+
+class Listener:
+    """Hears of everything after it is in the registry. Subclass and override what you need."""
+
+    def on_study(self, name: str, *, resumed: bool, samples: int, done: int) -> None:
+        """A search starts or goes on with `done` of its `samples` candidates proposed."""
+
+    def on_candidate(self, number: int, *, kept_weights: int, density: float, start: int, until: int) -> None:
+        """A candidate goes into training from `start` to `until` epochs."""
+
+    def on_report(self, report: Report, *, best: float, epochs_trained: int) -> None:
+        """A candidate has trained an epoch; `best` is the best validation accuracy of any so far."""
+
+    def on_failure(self, number: int, status: Status, reason: str) -> None:
+        """A candidate was refused or failed."""
+
+    def on_entry(self, entry: Entry, *, seeds: int) -> None:
+        """A final network is going to be trained on `seeds` seeds."""
+
+    def on_run_epoch(self, entry: Entry, seed: int, report: Report) -> None:
+        """Seed number `seed` of a final network has trained an epoch."""
+
+    def on_run_end(self, entry: Entry, seed: int, *, test_accuracy: float | None, reason: str | None) -> None:
+        """Seed number `seed` of a final network is finished, or was refused or failed for `reason`."""

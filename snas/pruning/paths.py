@@ -1,0 +1,106 @@
+"""Whether a masked network can work at all, found out before anything is spent on it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from snas.densities import Densities
+from snas.errors import RefusedError
+from snas.masks import Masks, units, weights_of
+from snas.search_spaces.inspection import PRUNABLE, one_line
+
+log = logging.getLogger("snas")
+
+NORMALIZATIONS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+
+# Small enough that no activation saturates, even where skip connections add up; see `has_path`.
+INPUT = 1e-6
+
+
+def require_trainable(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> None:
+    """Refuse a masked network that cannot learn from its input. The model is left as it is.
+
+    Args:
+        model: the network; its weights do not matter.
+        masks: which weights it keeps.
+        input_shape: shape of one example.
+
+    Raises:
+        RefusedError: if a layer keeps no weight, or no path of kept weights leads from the input to the output.
+    """
+    refuse_empty(masks.kept)
+    if masks.kept.kept_weights == masks.kept.total_weights or has_path(model, masks, input_shape=input_shape):
+        return
+    # A dense network that fails too does so for a reason that is not its mask's: the check says nothing about it.
+    if has_path(model, Masks.dense(masks.layers), input_shape=input_shape):
+        raise RefusedError("no path of kept weights leads from the input to the output")
+
+
+def refuse_empty(densities: Densities) -> None:
+    """Raise RefusedError if a layer keeps no weight."""
+    for layer, kept in zip(densities.layers, densities.kept, strict=True):
+        if kept == 0:
+            raise RefusedError(f"layer {layer.name!r} keeps none of its {layer.total} weights")
+
+
+def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> bool:
+    """Whether the output depends on the input through kept weights.
+
+    A copy of the network gets positive weights where the masks keep one, no biases and no normalization; a small
+    positive input then makes every signal positive, nothing cancels, and the output's gradient with respect to the
+    input is zero exactly where no path leads. Weights are divided by the number of kept inputs of their unit, which
+    keeps signals in range at any depth, and differ at random, so that an output that is normalized (log-softmax) still
+    depends on them. The answer is true also where the copy cannot be made or run.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            probe = _probe(model, masks)
+            x = torch.full((1, *input_shape), INPUT, dtype=torch.float64, requires_grad=True)
+            output: Tensor = probe(x)
+            direction = _positive(output.shape, torch.Generator().manual_seed(1))
+            if not output.requires_grad:
+                return False
+            (gradient,) = torch.autograd.grad((output * direction).sum(), x, allow_unused=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.info("the path check is left out: the network cannot be probed (%s)", one_line(error))
+        return True
+    return gradient is not None and bool(torch.count_nonzero(gradient))
+
+
+def _probe(model: nn.Module, masks: Masks) -> nn.Module:
+    """The copy, in evaluation mode and double precision, on the CPU."""
+    probe = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    generator = torch.Generator().manual_seed(0)  # fixed: any positive numbers do
+    with torch.no_grad():
+        for module in probe.modules():
+            if isinstance(module, NORMALIZATIONS):
+                module.forward = _unchanged  # type: ignore[method-assign]
+            elif isinstance(module, PRUNABLE):
+                module.weight.copy_(_positive(module.weight.shape, generator) / module.weight[0].numel())
+                if module.bias is not None:
+                    module.bias.zero_()
+        for layer, weight in zip(masks.layers, weights_of(probe, masks.layers), strict=True):
+            mask = masks[layer.name]
+            share = layer.total / layer.shape[0] / units(mask).clamp(min=1)
+            weight.mul_(mask).mul_(share.reshape(-1, *[1] * (mask.ndim - 1)))
+    return probe
+
+
+def _positive(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Numbers in [0.5, 1.5)."""
+    return torch.rand(tuple(shape), dtype=torch.float64, generator=generator) + 0.5
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x

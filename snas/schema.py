@@ -1,0 +1,69 @@
+"""The registry's tables, as numbered migrations. A migration that has been released is never edited."""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x534E4153  # "SNAS": tells our files from other SQLite files
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE studies (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        created TEXT NOT NULL,
+        identity TEXT NOT NULL,          -- JSON: what must not change when the study is resumed
+        samples INTEGER NOT NULL,
+        environment TEXT NOT NULL        -- JSON: versions, device, threads of the process that started it
+    );
+    CREATE TABLE entries (               -- rows of the leaderboard: an architecture and how it is trained
+        id INTEGER PRIMARY KEY,
+        study_id INTEGER REFERENCES studies (id),
+        key TEXT NOT NULL UNIQUE,        -- what makes it the same entry when it is asked for again
+        name TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('searched', 'baseline', 'cited')),
+        method TEXT NOT NULL,
+        space TEXT NOT NULL,             -- JSON: SearchSpace.describe()
+        dataset TEXT NOT NULL,           -- JSON: name, fingerprint, split, sizes
+        rule TEXT NOT NULL,              -- JSON: training rule, initialization
+        strategy TEXT NOT NULL,
+        mask_rule TEXT NOT NULL,
+        seed INTEGER NOT NULL,
+        kept_weights INTEGER NOT NULL,
+        total_weights INTEGER NOT NULL,
+        kept TEXT NOT NULL,              -- JSON: kept weights by layer where they are given, {} where a rule sets them
+        candidate INTEGER,               -- number of the candidate that it is, for searched ones
+        search_epochs INTEGER NOT NULL,  -- epochs that the search for it took
+        search_seconds REAL NOT NULL,
+        environment TEXT NOT NULL,
+        created TEXT NOT NULL
+    );
+    CREATE TABLE trainings (             -- one network in training: a candidate of a study, or one seed of an entry
+        id INTEGER PRIMARY KEY,
+        study_id INTEGER REFERENCES studies (id),
+        entry_id INTEGER REFERENCES entries (id),
+        number INTEGER NOT NULL,         -- candidate 0, 1, 2 ... of the study, or seed 0, 1, 2 ... of the entry
+        seed INTEGER NOT NULL,
+        point TEXT,                      -- JSON: the proposed point of the unit cube, for candidates
+        kept TEXT NOT NULL,              -- JSON: kept weights by layer, {} until known
+        mask_checksum TEXT,
+        status TEXT NOT NULL,
+        reason TEXT,
+        test_loss REAL,
+        test_accuracy REAL,
+        created TEXT NOT NULL,
+        CHECK ((study_id IS NULL) != (entry_id IS NULL)),
+        UNIQUE (study_id, number),
+        UNIQUE (entry_id, number)
+    );
+    CREATE TABLE reports (
+        training_id INTEGER NOT NULL REFERENCES trainings (id),
+        epoch INTEGER NOT NULL,
+        train_loss REAL NOT NULL,
+        train_accuracy REAL NOT NULL,
+        validation_loss REAL NOT NULL,
+        validation_accuracy REAL NOT NULL,
+        seconds REAL NOT NULL,
+        recorded TEXT NOT NULL,
+        PRIMARY KEY (training_id, epoch)
+    ) WITHOUT ROWID;
+    """,
+)

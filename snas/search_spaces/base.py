@@ -1,0 +1,299 @@
+"""The seam between a search and the networks it searches.
+
+A search space knows which layers of a network can be thinned, how a point of the unit cube becomes exact counts, and
+how the network is built. To add one, write a function that returns a `SearchSpace` and decorate it:
+
+    @spaces.register("mine")
+    def mine(input_shape, classes, *, width: int = 32) -> SearchSpace:
+        \"\"\"One line that `snas list spaces` shows.\"\"\"
+        return SearchSpace.from_model(lambda: MyNetwork(classes, width), input_shape=input_shape, name="mine")
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import numpy as np
+
+from snas.densities import Densities, Layer, check_density
+from snas.errors import InputError
+from snas.plugins import Family
+from snas.trials import Point
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Representation = Literal["layer", "uniform", "block"]
+Ends = Literal["search", "dense"]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A family of sparse networks with one architecture.
+
+    Attributes:
+        name: how results are filed.
+        factory: builds the dense network; called without arguments.
+        layers: prunable layers in the order of their definition.
+        input_shape: shape of one example, (channels, height, width) or (features,).
+        classes: number of classes.
+        arguments: what the factory was made from; recorded with results.
+        representation: one coordinate per "layer", per "block", or one for all ("uniform").
+        pinned: layer name -> fixed density; pinned layers have no coordinate.
+        nonlinearity: what follows the weight layers; sets the gain of initializations.
+        learning_rate: a good default for this family.
+    """
+
+    name: str
+    factory: Callable[[], nn.Module]
+    layers: tuple[Layer, ...]
+    input_shape: tuple[int, ...]
+    classes: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    representation: Representation = "layer"
+    pinned: Mapping[str, float] = field(default_factory=dict)
+    nonlinearity: str = "relu"
+    learning_rate: float = 0.1
+
+    @classmethod
+    def from_model(
+        cls,
+        factory: Callable[[], nn.Module],
+        *,
+        input_shape: Sequence[int],
+        name: str,
+        pinned: Mapping[str, float] | None = None,
+        excluded: Sequence[str] = (),
+        groups: Mapping[str, str] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        nonlinearity: str = "relu",
+        learning_rate: float = 0.1,
+    ) -> SearchSpace:
+        """Make a space of any network: every Linear and Conv1d/2d/3d is found and can be thinned.
+
+        Args:
+            factory: returns a new dense network at every call; it maps (batch, *input_shape) to (batch, classes).
+            input_shape: shape of one example, positive integers.
+            name: how results are filed.
+            pinned: layer name or pattern (`"stem.*"`) -> fixed density; 1.0 keeps the layer dense.
+            excluded: names or patterns of layers that are neither thinned nor counted.
+            groups: layer name or pattern -> block name; the layers of a block share a density under
+                representation "block".
+            arguments: recorded with results.
+            nonlinearity: "relu", "tanh", "linear" ...: what follows the weight layers.
+            learning_rate: default for training.
+
+        Raises:
+            InputError: if the factory raises, returns no module or the same one twice, the module rejects its input,
+                has no prunable layer, or a name or pattern matches nothing.
+
+        Example:
+            >>> from torch import nn
+            >>> def factory():
+            ...     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+            >>> space = SearchSpace.from_model(factory, input_shape=(1, 8, 8), name="tiny")
+            >>> [(layer.name, layer.total) for layer in space.layers], space.classes
+            ([('1', 2048), ('3', 320)], 10)
+        """
+        from snas.search_spaces.inspection import inspect_network
+
+        shape = _check_shape(input_shape, name)
+        layers, classes = inspect_network(factory, shape, name=name)
+        chosen = [layer for layer in layers if not any(fnmatchcase(layer.name, pattern) for pattern in excluded)]
+        _check_patterns("excluded", excluded, layers)
+        _check_patterns("pinned", pinned or {}, chosen)
+        _check_patterns("groups", groups or {}, chosen)
+        if not chosen:
+            raise InputError(f"space {name!r} has no prunable layer left; exclude fewer than all {len(layers)}")
+        grouped = tuple(replace(layer, block=_match(layer.name, groups or {}) or layer.block) for layer in chosen)
+        fixed = {
+            layer.name: check_density(density, f"density of pinned layer {layer.name!r}")
+            for layer in grouped
+            if (density := _match(layer.name, pinned or {})) is not None
+        }
+        space = cls(
+            name=name,
+            factory=factory,
+            layers=grouped,
+            input_shape=shape,
+            classes=classes,
+            arguments=dict(arguments or {}),
+            pinned=fixed,
+            nonlinearity=nonlinearity,
+            learning_rate=learning_rate,
+        )
+        space._require_coordinates()
+        return space
+
+    def with_options(
+        self,
+        *,
+        representation: str = "layer",
+        first_layer: str = "search",
+        last_layer: str = "search",
+    ) -> SearchSpace:
+        """Return this space with another representation and policy for its first and last layer.
+
+        Args:
+            representation: "layer", "block" or "uniform".
+            first_layer: "search" its density, or keep it "dense".
+            last_layer: the same for the last layer.
+
+        Raises:
+            InputError: for an unknown option, or when nothing is left to search.
+        """
+        for what, value, choices in (
+            ("representation", representation, get_args(Representation)),
+            ("first-layer", first_layer, get_args(Ends)),
+            ("last-layer", last_layer, get_args(Ends)),
+        ):
+            if value not in choices:
+                raise InputError(f"{what} is {value!r}; choices: {', '.join(choices)}")
+        pinned = dict(self.pinned)
+        if first_layer == "dense":
+            pinned[self.layers[0].name] = 1.0
+        if last_layer == "dense":
+            pinned[self.layers[-1].name] = 1.0
+        space = replace(self, representation=cast(Representation, representation), pinned=pinned)
+        space._require_coordinates()
+        return space
+
+    @property
+    def coordinates(self) -> tuple[tuple[int, ...], ...]:
+        """For each coordinate of a point, the indices of the layers whose density it is."""
+        free = [i for i, layer in enumerate(self.layers) if layer.name not in self.pinned]
+        if self.representation == "layer":
+            return tuple((i,) for i in free)
+        if self.representation == "uniform":
+            return (tuple(free),) if free else ()
+        blocks: dict[str, list[int]] = {}
+        for i in free:
+            blocks.setdefault(self.layers[i].block, []).append(i)
+        return tuple(tuple(members) for members in blocks.values())
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a point."""
+        return len(self.coordinates)
+
+    @property
+    def total_weights(self) -> int:
+        """Weights of the dense network's prunable layers."""
+        return sum(layer.total for layer in self.layers)
+
+    def densities(self, point: Point | Sequence[float]) -> Densities:
+        """Decode a point of the unit cube: coordinate = density of its layers ([Tessera2021] eq. 4.1).
+
+        Args:
+            point: shape (dimensions,), entries in [0, 1].
+
+        Raises:
+            InputError: for a wrong length, or an entry outside [0, 1].
+        """
+        values = np.asarray(point, dtype=np.float64)
+        if values.shape != (self.dimensions,):
+            raise InputError(f"point has shape {values.shape}; space {self.name!r} expects ({self.dimensions},)")
+        fractions = [self.pinned.get(layer.name, 1.0) for layer in self.layers]
+        for value, members in zip(values.tolist(), self.coordinates, strict=True):
+            for i in members:
+                fractions[i] = value
+        return Densities.from_fractions(self.layers, fractions)
+
+    def build(self, *, generator: torch.Generator) -> nn.Module:
+        """Build the dense network. Whatever its constructor draws comes from `generator`, not from global state."""
+        import torch
+
+        from snas.search_spaces.inspection import finish
+
+        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return finish(self.factory(), self.input_shape, name=self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """What makes this space what it is, as recorded with every result."""
+        return {
+            "name": self.name,
+            "arguments": dict(self.arguments),
+            "input_shape": list(self.input_shape),
+            "classes": self.classes,
+            "representation": self.representation,
+            "pinned": dict(self.pinned),
+            "layers": [
+                {
+                    "name": layer.name,
+                    "shape": list(layer.shape),
+                    "parameter": layer.parameter,
+                    "positions": layer.positions,
+                    "block": layer.block,
+                }
+                for layer in self.layers
+            ],
+        }
+
+    def _require_coordinates(self) -> None:
+        if not self.coordinates:
+            raise InputError(f"space {self.name!r} has nothing to search: every layer is pinned; pin fewer")
+
+
+def require_image(input_shape: Sequence[int], name: str, *, smallest: int = 1) -> tuple[int, int, int]:
+    """Return `input_shape` when it is (channels, height, width), both sides at least `smallest` pixels.
+
+    Raises:
+        InputError: for a vector, or an image that is too small, naming the space `name`.
+    """
+    if len(input_shape) != 3:
+        shape = ", ".join(map(str, input_shape))
+        raise InputError(
+            f"space {name!r} takes images (channels, height, width); the data has shape ({shape}); choose mlp"
+        )
+    channels, height, width = input_shape
+    if min(height, width) < smallest:
+        raise InputError(
+            f"space {name!r} takes images of at least {smallest}x{smallest} pixels; the data has {height}x{width}"
+        )
+    return channels, height, width
+
+
+def _check_shape(input_shape: Sequence[int], name: str) -> tuple[int, ...]:
+    """Return the shape as a tuple; raise InputError unless it is a sequence of positive integers."""
+    try:
+        shape = tuple(operator.index(size) for size in input_shape)
+    except TypeError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(
+            f"space {name!r}: input_shape is {input_shape!r}; expected positive integers, such as (1, 8, 8)"
+        )
+    return shape
+
+
+def _match(name: str, patterns: Mapping[str, Any]) -> Any:
+    """Value of the first pattern that matches `name`, else None."""
+    return next((value for pattern, value in patterns.items() if fnmatchcase(name, pattern)), None)
+
+
+def _check_patterns(what: str, patterns: Any, layers: Sequence[Layer]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(layer.name, pattern) for layer in layers):
+            names = ", ".join(layer.name for layer in layers)
+            raise InputError(f"{what} layer {pattern!r} matches no layer; layers: {names}")
+
+
+SpaceFactory = Callable[..., SearchSpace]
+
+spaces: Family[SpaceFactory] = Family(
+    "space",
+    group="snas.search_spaces",
+    modules=(
+        "snas.search_spaces.mlp",
+        "snas.search_spaces.resnet",
+        "snas.search_spaces.wide_resnet",
+        "snas.search_spaces.lenet",
+    ),
+)

@@ -1,0 +1,155 @@
+"""Find the prunable layers of any network by building it once and watching two examples pass through.
+
+The network is built on torch's "meta" device, which has shapes and no values, so that looking at a network of a
+billion weights costs neither memory nor time. A factory that cannot be built there is built for real instead; errors
+are always those of the real one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from snas.densities import Layer
+from snas.errors import InputError
+
+PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_EXAMPLES = 2  # more than one, so that a network that mixes the examples of a batch is noticed
+
+
+def inspect_network(
+    factory: Callable[[], nn.Module], input_shape: tuple[int, ...], *, name: str
+) -> tuple[tuple[Layer, ...], int]:
+    """Return the network's prunable layers, in the order of their definition, and its number of classes.
+
+    A weight shared by several modules is one layer, named after the first of them and used at the positions of all.
+    A layer whose weight is computed from other parameters (weight normalization) is left out.
+
+    Args:
+        factory: returns a new dense network at every call; it maps (batch, *input_shape) to (batch, classes).
+        input_shape: shape of one example.
+        name: of the space, for errors.
+
+    Raises:
+        InputError: if the factory raises, returns no module, or the same one twice, there is no prunable layer, or the
+            network does not map (batch, *input_shape) to (batch, classes).
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _inspect(factory, input_shape, name, torch.device("meta"))
+    except Exception:
+        # Whatever went wrong may be due to "meta" alone: the real network decides.
+        return _inspect(factory, input_shape, name, torch.device("cpu"))
+
+
+def finish(model: nn.Module, input_shape: tuple[int, ...], *, name: str) -> nn.Module:
+    """Return a freshly built network ready for use: its lazy layers take their shapes from one pass.
+
+    Raises:
+        InputError: if the network has no values, or rejects its input.
+    """
+    if any(is_lazy(tensor) for tensor in _tensors(model)):
+        _watch(model, input_shape, name)
+    if any(tensor.is_meta for tensor in _tensors(model)):
+        raise InputError(
+            f"space {name!r}: its factory returned a network without values (on torch's meta device); "
+            "it must build a new network at every call and keep none"
+        )
+    return model
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message on one line, shortened."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _inspect(
+    factory: Callable[[], nn.Module], input_shape: tuple[int, ...], name: str, device: torch.device
+) -> tuple[tuple[Layer, ...], int]:
+    model = _build(factory, name, device)
+    if device.type == "meta":
+        if not all(tensor.is_meta for tensor in _tensors(model)):
+            raise InputError(f"space {name!r} is not built on the device that was asked for")
+    elif _build(factory, name, device) is model:
+        raise InputError(f"space {name!r}: its factory returned the same network twice; build a new one at every call")
+    owners: dict[int, tuple[str, nn.Module]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, PRUNABLE) and isinstance(module.weight, nn.Parameter):
+            owners.setdefault(id(module.weight), (path, module))
+    if not owners:
+        raise InputError(f"space {name!r} has no prunable layer; expected a Linear or Conv1d/2d/3d in the network")
+    positions, output = _watch(model, input_shape, name)
+    parameters = {id(parameter): path for path, parameter in model.named_parameters()}
+    layers = tuple(
+        Layer(
+            name=path or "weight",
+            shape=tuple(cast(Tensor, module.weight).shape),
+            parameter=parameters[key],
+            positions=max(1, positions.get(key, 1)),
+        )
+        for key, (path, module) in owners.items()
+    )
+    return layers, int(output.shape[1])
+
+
+def _build(factory: Callable[[], nn.Module], name: str, device: torch.device) -> nn.Module:
+    """Call the factory with `device` as the default one; global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]), device:
+        torch.default_generator.manual_seed(0)
+        try:
+            model = factory()
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"space {name!r}: its factory raised {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"space {name!r}: its factory returned {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def _tensors(model: nn.Module) -> chain[Tensor]:
+    return chain(model.parameters(), model.buffers())
+
+
+def _watch(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[dict[int, int], Tensor]:
+    """Run two examples; return at how many positions each weight (by id) is used for one of them, and the output."""
+    positions: dict[int, int] = {}
+
+    def record(module: Any, _inputs: Any, output: Tensor) -> None:
+        used = output.numel() // (_EXAMPLES * module.weight.shape[0])
+        positions[id(module.weight)] = positions.get(id(module.weight), 0) + used
+
+    hooks = [module.register_forward_hook(record) for module in model.modules() if isinstance(module, PRUNABLE)]
+    device = next((tensor.device for tensor in _tensors(model)), torch.device("cpu"))
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), device if device.type == "meta" else nullcontext():
+            output = model(torch.zeros(_EXAMPLES, *input_shape, device=device))
+    except Exception as error:
+        shape = ("batch", *input_shape)
+        raise InputError(
+            f"space {name!r}: the network rejects an input of shape ({', '.join(map(str, shape))}): "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[0] != _EXAMPLES:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(
+            f"space {name!r}: the network returns {got} for {_EXAMPLES} examples; "
+            "expected a tensor of shape (batch, classes)"
+        )
+    return positions, output

@@ -1,0 +1,109 @@
+"""Wide residual networks ([Zagoruyko2016] table 1 and section 2.4): few blocks of many channels, activation first.
+
+wrn-28-10 with 100 classes has 36,518,832 weights in 29 layers: the "Wideresnet50" of [Tessera2021] table B.2.
+
+[Zagoruyko2016] Zagoruyko and Komodakis, Wide Residual Networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from snas.errors import InputError
+from snas.search_spaces.base import SearchSpace, require_image, spaces
+from snas.search_spaces.resnet import convolution
+
+
+class WideBlock(nn.Module):
+    """BatchNorm, ReLU and a 3x3 convolution, twice, with dropout between, and a shortcut around them.
+
+    The shortcut is the identity, or where the number of channels changes a 1x1 convolution of the activated input.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = convolution(inputs, outputs, 3, stride)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = convolution(outputs, outputs, 3)
+        self.shortcut = None if inputs == outputs else convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)."""
+        activated = F.relu(self.norm1(x))
+        out: Tensor = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(activated)))))
+        return out + (x if self.shortcut is None else self.shortcut(activated))
+
+
+class WideResNet(nn.Module):
+    """A 3x3 stem of 16 channels, three stages of wide blocks, global average pooling, a linear classifier."""
+
+    def __init__(self, channels: int, classes: int, depth: int, factor: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [16, 16 * factor, 32 * factor, 64 * factor]
+        self.stem = convolution(channels, sizes[0], 3)
+        self.stage1, self.stage2, self.stage3 = (
+            self._stage(sizes[i], sizes[i + 1], (depth - 4) // 6, 1 if i == 0 else 2, dropout) for i in range(3)
+        )
+        self.norm = nn.BatchNorm2d(sizes[3])
+        self.classifier = nn.Linear(sizes[3], classes)
+
+    @staticmethod
+    def _stage(inputs: int, outputs: int, blocks: int, stride: int, dropout: float) -> nn.Sequential:
+        rest = [WideBlock(outputs, outputs, 1, dropout) for _ in range(blocks - 1)]
+        return nn.Sequential(WideBlock(inputs, outputs, stride, dropout), *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, height, width) to (batch, classes)."""
+        x = self.stage3(self.stage2(self.stage1(self.stem(x))))
+        out: Tensor = self.classifier(F.relu(self.norm(x)).mean(dim=(2, 3)))
+        return out
+
+
+def wide_resnet(
+    input_shape: Sequence[int], classes: int, *, name: str, depth: int, factor: int, dropout: float
+) -> SearchSpace:
+    """Return the wide residual network of `depth` layers and widening `factor` as a space.
+
+    Layers are ordered as they are defined: in a block the first convolution, the second, the shortcut. Under
+    representation "block" the layers of a residual block share a density; stem and classifier have their own.
+
+    Args:
+        input_shape: (channels, height, width) of one image, of any size.
+        classes: number of classes.
+        name: how results are filed.
+        depth: 6 n + 4, with n blocks per stage.
+        factor: the stages have 16, 32 and 64 times as many channels.
+        dropout: probability that a value between a block's convolutions is dropped, 0 <= dropout < 1.
+
+    Raises:
+        InputError: for data that are not images, or a dropout outside its range.
+    """
+    channels, _, _ = require_image(input_shape, name)
+    if not 0 <= dropout < 1:
+        raise InputError(f"argument 'dropout' of space {name!r} is {dropout}; expected 0 <= dropout < 1")
+    stages = [f"stage{stage}.{block}" for stage in (1, 2, 3) for block in range((depth - 4) // 6)]
+    return SearchSpace.from_model(
+        lambda: WideResNet(channels, classes, depth, factor, dropout),
+        input_shape=input_shape,
+        name=name,
+        groups={f"{block}.*": block for block in stages},
+        arguments={"dropout": dropout},
+        learning_rate=0.1,
+    )
+
+
+@spaces.register("wrn-28-10")
+def wrn_28_10(input_shape: Sequence[int], classes: int, *, dropout: float = 0.0) -> SearchSpace:
+    """Wide residual network of 28 layers, 10 times as wide."""
+    return wide_resnet(input_shape, classes, name="wrn-28-10", depth=28, factor=10, dropout=dropout)
+
+
+@spaces.register("wrn-28-2")
+def wrn_28_2(input_shape: Sequence[int], classes: int, *, dropout: float = 0.0) -> SearchSpace:
+    """Wide residual network of 28 layers, 2 times as wide."""
+    return wide_resnet(input_shape, classes, name="wrn-28-2", depth=28, factor=2, dropout=dropout)

@@ -1,0 +1,161 @@
+"""What a user can set. The command line's flags, their help and the recorded settings all come from these fields."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from snas.errors import InputError
+from snas.training.rule import Augmentation, OptimizerName, Precision, Schedule, TrainingRule
+
+_RULE = {item.name: item for item in fields(TrainingRule)}
+INITIALIZATIONS = ("he", "glorot", "lecun", "orthogonal", "as-built")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+
+
+PANELS = SEARCH, NETWORK, TRAINING, RUN = ("Search", "Network and data", "Training", "Run")
+
+
+def option(default: Any, help: str, *, panel: str = NETWORK, shown: str | None = None) -> Any:
+    """A settings field: its default, its help, the help's panel, and how a default that is computed later is shown."""
+    return field(default=default, metadata={"help": help, "shown": shown, "panel": panel})
+
+
+def _rule(name: str, *, shown: str | None = None) -> Any:
+    return option(None, _RULE[name].metadata["help"], panel=TRAINING, shown=shown or str(_RULE[name].default))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What `search`, `prune` and `train` have in common."""
+
+    space: str = option("resnet32", "Search space: a name, module:factory or file.py:factory.")
+    space_arg: Mapping[str, Any] = option(None, "Argument of the space, key=value; may be repeated.", shown="none")
+    dataset: str = option("digits", "Data set: a name or a file.npz with arrays x, y.")
+    data_dir: str | None = option(None, "Folder with the data set's files.", shown="a cache folder")
+    epochs: int = _rule("epochs")  # type: ignore[assignment]
+    batch_size: int = _rule("batch_size")
+    lr: float | None = _rule("lr", shown="the space's own")
+    optimizer: OptimizerName = _rule("optimizer")
+    weight_decay: float = _rule("weight_decay")
+    schedule: Schedule = _rule("schedule")
+    label_smoothing: float = _rule("label_smoothing")
+    augment: Augmentation = _rule("augment")
+    precision: Precision = _rule("precision")
+    init: str = option("he", "Initial weights: he, glorot, lecun, orthogonal, or as-built.", panel=TRAINING)
+    rescale: bool = option(True, "Rescale initial weights by the fan-in that the mask leaves.", panel=TRAINING)
+    first_layer: str = option("search", "Policy for the first layer: search its density, or keep it dense.")
+    last_layer: str = option("search", "Policy for the last layer: search its density, or keep it dense.")
+    seed: int = option(0, "Seed of everything random.", panel=RUN)
+    final_seeds: int = option(3, "Seeds on which each final network is trained from scratch; 0: none.", panel=RUN)
+    device: str = option("auto", "auto, cpu, cuda or mps.", panel=RUN)
+    threads: int | None = option(None, "Threads of one operation.", shown="all cores", panel=RUN)
+    registry: str = option(None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if item.name in _RULE and item.name != "lr" and getattr(self, item.name) is None:
+                object.__setattr__(self, item.name, _RULE[item.name].default)
+        if self.space_arg is None:
+            object.__setattr__(self, "space_arg", {})
+        if self.registry is None:
+            object.__setattr__(self, "registry", os.environ.get("SNAS_REGISTRY") or "snas.db")
+        object.__setattr__(self, "registry", str(Path(self.registry)))
+        require_integer("seed", self.seed, 0, 2**63 - 1)
+        require_integer("final-seeds", self.final_seeds, 0, 1000)
+        require_choice("init", self.init, INITIALIZATIONS)
+        self.rule(default_lr=0.1)
+
+    def rule(self, *, default_lr: float) -> TrainingRule:
+        """The training rule; `default_lr` serves where no learning rate was set."""
+        values = {name: getattr(self, name) for name in _RULE}
+        values["lr"] = default_lr if self.lr is None else self.lr
+        return TrainingRule(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(Settings):
+    """What `snas search` can be told.
+
+    Raises:
+        InputError: for a value outside its range.
+    """
+
+    strategy: str = option("bayes", "What proposes densities: random, bayes, evolution ...", panel=SEARCH)
+    strategy_arg: Mapping[str, Any] = option(
+        None, "Argument of the strategy, key=value; may be repeated.", shown="none", panel=SEARCH
+    )
+    samples: int = option(24, "Candidates to try in all; may grow when a search is resumed.", panel=SEARCH)
+    grace: int = option(1, "Epochs that every candidate gets before it can be stopped.", panel=SEARCH)
+    eta: int = option(2, "ASHA's reduction factor: the best 1/eta of a rung go on.", panel=SEARCH)
+    representation: str = option(
+        "layer", "One density per layer, one per block, or one for all (uniform).", panel=SEARCH
+    )
+    mask: str = option("random", "Which weights of a layer are kept: random, magnitude or snip scores.", panel=SEARCH)
+    evaluator: str = option("serial", "What trains the candidates.", panel=RUN)
+    name: str | None = option(
+        None, "Name of the study; the same name resumes it.", shown="from the settings", panel=RUN
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strategy_arg is None:
+            object.__setattr__(self, "strategy_arg", {})
+        require_integer("samples", self.samples, 1, 10**9)
+        from snas.evaluators.asha import Ladder
+
+        Ladder(self.grace, self.epochs, self.eta)
+        if self.name is not None:
+            require_name(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSettings(Settings):
+    """What `snas prune` can be told.
+
+    Raises:
+        InputError: for a value outside its range.
+    """
+
+    method: str = option("snip", "Pruning method: dense, random, magnitude, snip, ldi ...")
+    density: float = option(1.0, "Fraction of the weights to keep, 0 < density <= 1.")
+    name: str | None = option(None, "Name of the leaderboard's row.", shown="method and density", panel=RUN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.density, (int, float)) and math.isfinite(self.density) and 0 < self.density <= 1):
+            raise InputError(f"density is {self.density}; expected 0 < density <= 1")
+        require_integer("final-seeds", self.final_seeds, 1, 1000)
+        if self.name is not None:
+            require_name(self.name)
+
+
+def require_integer(what: str, value: Any, low: int, high: int) -> None:
+    """Raise InputError unless `value` is an integer in [low, high]."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        bound = f"an integer of at least {low}" if high >= 10**9 else f"an integer from {low} to {high}"
+        raise InputError(f"{what} is {value}; expected {bound}")
+
+
+def require_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise InputError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(f"{what} is {value!r}; choices: {', '.join(choices)}")
+
+
+def require_name(name: str) -> None:
+    """Raise InputError unless `name` can name a study: safe in files, tables and shells."""
+    if not NAME.fullmatch(name):
+        shown = name if len(name) <= 60 else name[:57] + "..."
+        raise InputError(
+            f"name is {shown!r}; expected up to 100 letters, digits, '.', '_', '+' or '-', starting with a letter or digit"
+        )

@@ -1,0 +1,220 @@
+"""The loop: ask, evaluate under ASHA, record, finish. Resuming is the same loop, started from the registry.
+
+[Tessera2021] Algorithm 1 with what it lacks: asynchronous successive halving with promotion, exact records, baselines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from snas.bench import Bench
+from snas.conductor import Conductor
+from snas.errors import InputError, SnasError
+from snas.evaluators.asha import Ladder
+from snas.evaluators.base import evaluators
+from snas.finals import given_densities, train_entry
+from snas.listener import Listener
+from snas.registry import Entry, Registry, Study, TrainingRecord
+from snas.settings import SearchSettings
+from snas.strategies.base import Strategy, make_strategy
+from snas.training.checkpoints import Checkpoints
+from snas.trials import Status
+
+BASELINES = ("dense", "snip", "ldi")
+
+
+def identity_of(bench: Bench, settings: SearchSettings, strategy: Strategy | None = None) -> dict[str, Any]:
+    """What must not change when a study is resumed: everything that its scores depend on."""
+    name = f"{type(strategy).__module__}.{type(strategy).__qualname__}" if strategy else settings.strategy
+    return {
+        "space": bench.space.describe(),
+        "dataset": bench.describe_dataset(),
+        "strategy": {"name": name, "arguments": {key: str(value) for key, value in settings.strategy_arg.items()}},
+        "mask": settings.mask,
+        "rule": bench.describe_rule(),
+        "asha": {"grace": settings.grace, "eta": settings.eta},
+        "seed": settings.seed,
+    }
+
+
+def study_name(bench: Bench, settings: SearchSettings, identity: Mapping[str, Any]) -> str:
+    """The study's name: the user's, or one made from the settings, so that the same command resumes its study."""
+    if settings.name:
+        return settings.name
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
+    strategy = identity["strategy"]["name"].rpartition(".")[2]
+    text = f"{bench.space.name}-{bench.dataset.name}-{strategy}-{digest}"
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[-100:].lstrip("-._+")
+
+
+def open_study(
+    registry: Registry, bench: Bench, settings: SearchSettings, strategy: Strategy | None = None
+) -> tuple[Study, bool]:
+    """Find the study to resume, or start it. Returns the study and whether it is resumed.
+
+    Raises:
+        InputError: if the name belongs to a study with other settings.
+    """
+    identity = json.loads(json.dumps(identity_of(bench, settings, strategy)))
+    name = study_name(bench, settings, identity)
+    study = registry.find_study(name)
+    if study is None:
+        added = registry.add_study(
+            name, identity=identity, samples=settings.samples, environment=dict(bench.environment)
+        )
+        return added, False
+    if different := _differences(study.identity, identity):
+        raise InputError(
+            f"study {name!r} in {registry.path} was made with {different}; "
+            "use the same settings to resume it, or another --name"
+        )
+    if settings.samples > study.samples:
+        study = registry.set_samples(study, settings.samples)
+    return study, True
+
+
+def run_search(
+    registry: Registry,
+    study: Study,
+    bench: Bench,
+    settings: SearchSettings,
+    *,
+    strategy: Strategy | None = None,
+    listener: Listener,
+) -> Conductor:
+    """Try candidates until the study has its samples and every promotion is made.
+
+    Raises:
+        SnasError: if no candidate could be trained to the end.
+    """
+    conductor = Conductor(
+        registry,
+        study,
+        space=bench.space,
+        strategy=lambda: strategy or make_strategy(settings.strategy, settings.strategy_arg),
+        ladder=Ladder(settings.grace, settings.epochs, settings.eta),
+        seed=settings.seed,
+        listener=listener,
+    )
+    checkpoints = Checkpoints(registry.files / study.name)
+    evaluator = evaluators.get(settings.evaluator)(bench.task, given_densities(settings.mask), checkpoints)
+    for report in evaluator.run(conductor):
+        conductor.take(report)
+    return conductor
+
+
+def best_candidate(registry: Registry, study: Study) -> TrainingRecord:
+    """The winner: of the fully trained candidates the one with the best validation accuracy after its last epoch; of
+    equal ones the smallest, then the one with the lower validation loss, then the earlier.
+
+    Raises:
+        SnasError: if there is none.
+    """
+    records = registry.candidates(study)
+    finished = [record for record in records if record.status is Status.FINISHED]
+    if not finished:
+        failed = [record for record in records if record.reason]
+        reason = f"; candidate {failed[0].number}: {failed[0].reason}" if failed else ""
+        raise SnasError(f"none of {len(records)} candidates of study {study.name!r} could be trained{reason}")
+    return min(
+        finished,
+        key=lambda record: (
+            -record.reports[-1].validation_accuracy,
+            sum(record.kept.values()),
+            record.reports[-1].validation_loss,
+            record.number,
+        ),
+    )
+
+
+def run_finals(
+    registry: Registry, study: Study, bench: Bench, settings: SearchSettings, *, listener: Listener
+) -> dict[str, Entry]:
+    """Enter the winner into the leaderboard and, unless `final_seeds` is 0, train it beside the baselines.
+
+    Returns:
+        Entries by name: "best", then "dense", "snip" and "ldi" at the winner's weight count where they are trained.
+    """
+    winner = best_candidate(registry, study)
+    entries = {"best": _winner_entry(registry, study, bench, settings, winner)}
+    if settings.final_seeds:
+        kept = sum(winner.kept.values())
+        for method in BASELINES:
+            entries[method] = _baseline_entry(registry, study, bench, method, kept)
+        for entry in entries.values():
+            train_entry(registry, entry, bench, seeds=settings.final_seeds, listener=listener)
+    return entries
+
+
+def _winner_entry(
+    registry: Registry, study: Study, bench: Bench, settings: SearchSettings, winner: TrainingRecord
+) -> Entry:
+    records = registry.candidates(study)
+    epochs = sum(record.epochs for record in records)
+    seconds = sum(report.seconds for record in records for report in record.reports)
+    entry = registry.add_entry(
+        Entry(
+            key=f"study {study.name}: searched {winner.number}",
+            name=study.name,
+            kind="searched",
+            method="searched",
+            space=bench.space.describe(),
+            dataset=bench.describe_dataset(),
+            rule=bench.describe_rule(),
+            strategy=study.identity["strategy"]["name"],
+            mask_rule=settings.mask,
+            seed=settings.seed,
+            kept_weights=sum(winner.kept.values()),
+            total_weights=bench.space.total_weights,
+            kept=winner.kept,
+            candidate=winner.number,
+            environment=bench.environment,
+            study_id=study.id,
+        )
+    )
+    return registry.set_search_cost(entry, epochs=epochs, seconds=seconds)
+
+
+def _baseline_entry(registry: Registry, study: Study, bench: Bench, method: str, kept: int) -> Entry:
+    total = bench.space.total_weights
+    count = total if method == "dense" else kept
+    return registry.add_entry(
+        Entry(
+            key=f"study {study.name}: {method} {count}",
+            name=study.name,
+            kind="baseline",
+            method=method,
+            space=bench.space.describe(),
+            dataset=bench.describe_dataset(),
+            rule=bench.describe_rule(),
+            mask_rule=method,
+            seed=study.identity["seed"],
+            kept_weights=count,
+            total_weights=total,
+            environment=bench.environment,
+            study_id=study.id,
+        )
+    )
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Say in a few words what differs between two identities; "" where nothing does."""
+    found = []
+    for key in wanted:
+        old, new = stored.get(key), wanted[key]
+        if old == new:
+            continue
+        if isinstance(new, Mapping) and isinstance(old, Mapping):
+            inner = [name for name in new if old.get(name) != new[name]]
+            name = "name" if "name" in inner else inner[0] if inner else "settings"
+            if isinstance(new.get(name), (str, int, float, bool)):
+                found.append(f"{key} {name} {old.get(name)} (now {new[name]})")
+            else:
+                found.append(f"another {key} ({', '.join(inner)})")
+        else:
+            found.append(f"{key} {old} (now {new})")
+    return ", ".join(found)

@@ -1,0 +1,94 @@
+"""Train one network of a study from where it stands: start or restore, then an epoch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from snas.data.split import SearchData
+from snas.densities import Densities
+from snas.pruning.methods import Method, prepare
+from snas.pruning.scores import Batch
+from snas.search_spaces.base import SearchSpace
+from snas.seeds import Stream, derive
+from snas.training.checkpoints import Checkpoints
+from snas.training.rule import TrainingRule
+from snas.training.session import Epoch, Session
+
+SCORE_EXAMPLES = 128  # examples that scores are computed from ([Lee2019] section 3.5: 100 for MNIST, 128 for CIFAR)
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that training a network needs besides its densities and its seed; equal for a whole study."""
+
+    space: SearchSpace
+    data: SearchData
+    rule: TrainingRule
+    initialization: str
+    rescale: bool
+    device: torch.device
+
+
+class Training:
+    """The training of one network, restored from its checkpoint where it has one."""
+
+    def __init__(
+        self, task: Task, method: Method, target: Densities | int, *, seed: int, key: str, checkpoints: Checkpoints
+    ) -> None:
+        """Prepare the masked network.
+
+        Args:
+            task: what the study shares.
+            method: how the mask is chosen.
+            target: densities for a method with given ones, else the number of weights to keep.
+            seed: of this network: initial weights, mask, order of data.
+            key: names its checkpoints.
+            checkpoints: where they are.
+
+        Raises:
+            RefusedError: if the network cannot work; nothing was trained.
+        """
+        self.key = key
+        self._checkpoints = checkpoints
+        sparse = prepare(
+            task.space,
+            method,
+            target,
+            score_batch(task.data, seed=seed),
+            seed=seed,
+            initialization=task.initialization,
+            rescale=task.rescale,
+            device=task.device,
+        )
+        self.masks = sparse.masks
+        self.densities = sparse.densities
+        self.mask_checksum = sparse.masks.checksum()
+        self.session = Session(sparse.model, sparse.masks, task.rule, task.data, seed=seed, device=task.device)
+
+    def run(self, *, start: int, until: int) -> Iterator[Epoch]:
+        """Train from `start` to `until` epochs, yielding each epoch after its checkpoint is on disk.
+
+        The older checkpoint is dropped only when the caller comes back, that is, has recorded the epoch. A checkpoint
+        that is lost costs its epochs again and nothing else: they are repeated without being yielded.
+        """
+        if start:
+            state = self._checkpoints.load(self.key, start)
+            if state is not None:
+                self.session.load_tensors(state, start)
+        while self.session.epoch < until:
+            epoch = self.session.train_epoch()
+            if epoch.number <= start:
+                continue
+            self._checkpoints.save(self.key, epoch.number, self.session.tensors())
+            yield epoch
+            self._checkpoints.drop(self.key, before=epoch.number)
+
+
+def score_batch(data: SearchData, *, seed: int) -> Batch:
+    """Draw the training examples that a network's scores are computed from."""
+    generator = torch.Generator().manual_seed(derive(seed, Stream.BATCH))
+    index = torch.randperm(len(data.train.y), generator=generator)[:SCORE_EXAMPLES].to(data.train.y.device)
+    return Batch(data.train.x[index], data.train.y[index])

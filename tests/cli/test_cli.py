@@ -1,0 +1,301 @@
+"""The command line as a user meets it: results, refusals, interruption. Run in process where that is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from snas.cli.main import main
+
+FAST = ["--samples", "2", "--epochs", "1", "--final-seeds", "1", "--strategy", "random", "--quiet"]
+SEARCH = ["search", "--space", "lenet-300-100", *FAST]
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_search_prints_one_json_object_and_nothing_else(capsys):
+    code, out, err = run(capsys, *SEARCH, "--format", "json")
+    assert (code, err) == (0, "")
+    value = json.loads(out)
+    assert list(value) == [
+        "study", "registry", "space", "dataset", "strategy", "candidates", "epochs_trained", "wall_seconds", "best",
+        "baselines",
+    ]  # fmt: skip
+    assert list(value["baselines"]) == ["dense", "snip", "ldi"]
+    for row in (value["best"], *value["baselines"].values()):
+        assert {"id", "kept_weights", "total_weights", "density", "layers", "validation_accuracy", "test_accuracy"} <= set(row)
+        assert sum(layer["kept"] for layer in row["layers"].values()) == row["kept_weights"]
+        assert sum(layer["total"] for layer in row["layers"].values()) == row["total_weights"]
+        assert row["test_accuracy"]["n"] == 1
+        assert 0 <= row["test_accuracy"]["mean"] <= 1
+    kept = {name: row["kept_weights"] for name, row in value["baselines"].items()}
+    assert kept["snip"] == kept["ldi"] == value["best"]["kept_weights"]
+    assert kept["dense"] == value["best"]["total_weights"]
+    assert (value["candidates"], value["epochs_trained"]) == (2, 2)
+
+
+def test_search_again_is_resumed_and_reported_the_same(capsys):
+    first = json.loads(run(capsys, *SEARCH, "--format", "json")[1])
+    second = json.loads(run(capsys, *SEARCH, "--format", "json")[1])
+    for value in (first, second):
+        del value["wall_seconds"]
+    assert first == second
+
+
+def test_leaderboard_show_export_and_train_follow_a_search(capsys, tmp_path):
+    run(capsys, *SEARCH)
+    code, out, _ = run(capsys, "leaderboard")
+    assert code == 0
+    assert "lenet-300-100 on digits" in out
+    assert "searched (random, random)" in out
+    groups = json.loads(run(capsys, "leaderboard", "--format", "json")[1])["groups"]
+    identity = groups[0]["rows"][0]["id"]
+    code, out, _ = run(capsys, "show", str(identity))
+    assert code == 0
+    assert "█" in out
+    assert "fingerprint" in out
+    shown = json.loads(run(capsys, "show", str(identity), "--format", "json")[1])
+    assert shown["seeds"][0]["status"] == "finished"
+    for name in ("csv", "json", "md", "html", "latex"):
+        code, out, _ = run(capsys, "leaderboard", "export", "--format", name, "-o", str(tmp_path / f"board.{name}"))
+        assert (code, out) == (0, "")
+        assert "lenet-300-100" in (tmp_path / f"board.{name}").read_text()
+    code, out, _ = run(capsys, "leaderboard", "--space", "resnet20")
+    assert code == 0
+    assert "nothing recorded" in out
+    code, out, _ = run(capsys, "train", str(identity), "--final-seeds", "2", "--format", "json", "--quiet")
+    assert code == 0
+    assert json.loads(out)["test_accuracy"]["n"] == 2
+
+
+def test_prune_prints_its_row(capsys):
+    arguments = ["prune", "--space", "lenet-300-100", "--method", "random", "--density", "0.1", "--epochs", "1", "--quiet"]
+    code, out, _ = run(capsys, *arguments, "--final-seeds", "1", "--format", "json")
+    value = json.loads(out)
+    assert code == 0
+    assert value["method"] == "random"
+    assert value["kept_weights"] == round(0.1 * value["total_weights"])
+    assert value["wall_seconds"] > 0
+
+
+@pytest.mark.parametrize("what", ["spaces", "strategies", "methods", "datasets", "masks", "evaluators"])
+def test_lists_have_a_line_of_help_for_everything(capsys, what):
+    code, out, _ = run(capsys, "list", what, "--format", "json")
+    assert code == 0
+    items = json.loads(out)[what]
+    assert items
+    for item in items:
+        assert item["help"], item
+
+
+BAD_MODULE = """
+from torch import nn
+def raising():
+    raise RuntimeError("no such luck")
+def bare():
+    return nn.Flatten()
+def number():
+    return 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "--space", "resnet33"], "unknown space 'resnet33'"),
+        (["search", "--strategy", "bays"], "did you mean 'bayes'"),
+        (["search", "--dataset", "digts"], "digits"),
+        (["search", "--dataset", "nowhere.npz"], "nowhere.npz"),
+        (["search", "--dataset", "mnist", "--data-dir", "empty"], "train-images"),
+        (["search", "--samples", "0"], "samples is 0; expected an integer of at least 1"),
+        (["search", "--samples", "many"], "--samples"),
+        (["search", "--epochs", "0"], "epochs is 0"),
+        (["search", "--grace", "99"], "grace is 99"),
+        (["search", "--eta", "1"], "eta is 1"),
+        (["search", "--lr", "nan"], "lr is nan"),
+        (["search", "--mask", "snap"], "did you mean 'snip'"),
+        (["search", "--representation", "cell"], "representation is 'cell'; choices: layer, uniform, block"),
+        (["search", "--first-layer", "no"], "first-layer is 'no'"),
+        (["search", "--device", "abacus"], "unknown device"),
+        (["search", "--threads", "0"], "threads is 0"),
+        (["search", "--seed", "-1"], "seed is -1"),
+        (["search", "--name", "../x"], "name is '../x'"),
+        (["search", "--evaluator", "warp"], "unknown evaluator"),
+        (["search", "--format", "xml"], "format is 'xml'"),
+        (["search", "--space-arg", "width"], "expected key=value"),
+        (["search", "--space", "mlp", "--space-arg", "depth=3"], "no argument 'depth'"),
+        (["search", "--space", "mlp", "--space-arg", "hidden_layers=none"], "hidden_layers"),
+        (["search", "--space", "mlp", "--space-arg", "hidden_layers=65"], "65"),
+        (["search", "--strategy-arg", "kapa=1"], "no argument 'kapa'"),
+        (["search", "--config", "nowhere.toml"], "cannot read config"),
+        (["search", "--registry", "notes.txt"], "not a snas registry"),
+        (["search", "--registry", "other.db"], "another program"),
+        (["search", "--registry", "no/such/folder/x.db"], "does not exist"),
+        (["search", "--space", "bad.py:raising"], "RuntimeError: no such luck"),
+        (["search", "--space", "bad.py:bare"], "no prunable layer"),
+        (["search", "--space", "bad.py:number"], "int"),
+        (["search", "--space", "bad.py:nothing"], "nothing"),
+        (["search", "--space", "nowhere.py:factory"], "nowhere.py"),
+        (["search", "--space", "no_such_module:factory"], "no_such_module"),
+        (["search", "--unknown"], "--unknown"),
+        (["prune", "--density", "0"], "density is 0"),
+        (["prune", "--density", "1.5"], "density is 1.5"),
+        (["prune", "--density", "nan"], "density is nan"),
+        (["prune", "--density", "-inf"], "density is -inf"),
+        (["prune", "--density", "1e-9"], "expected a density of at least"),
+        (["prune", "--method", "snipp"], "did you mean 'snip'"),
+        (["prune", "--method", "dense", "--density", "0.5"], "keeps every weight"),
+        (["prune", "--final-seeds", "0"], "final-seeds is 0"),
+        (["train", "1"], "no registry at"),
+        (["train", "x"], "ID"),
+        (["show", "1"], "no registry at"),
+        (["leaderboard"], "no registry at"),
+        (["leaderboard", "export", "--format", "pdf"], "format is 'pdf'"),
+        (["list", "things"], "cannot list 'things'"),
+        (["serch"], "serch"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_clear_line_and_exit_code_2(capsys, tmp_path, arguments, message):
+    (tmp_path / "bad.py").write_text(BAD_MODULE)
+    (tmp_path / "notes.txt").write_text("plain text, no database " * 100)
+    (tmp_path / "empty").mkdir()
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.execute("CREATE TABLE things (x)")
+    connection.commit()
+    connection.close()
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, ""), err
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_missing_row_is_named(capsys):
+    run(capsys, *SEARCH)
+    for command in ("show", "train"):
+        code, _, err = run(capsys, command, "999")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "no row 999" in err
+
+
+def test_collapsed_pruning_fails_with_its_reason(capsys, tmp_path):
+    # One weight a layer: the method decides where they go, and the paths do not meet.
+    arguments = ["prune", "--space", "lenet-300-100", "--method", "random", "--density", "0.0002", "--epochs", "1"]
+    code, _, err = run(capsys, *arguments, "--final-seeds", "1", "--quiet")
+    assert code == 1
+    assert "path" in err
+    assert err.count("\n") == 1
+
+
+def test_config_file_gives_settings_and_flags_win(capsys, tmp_path):
+    (tmp_path / "c.toml").write_text('space = "lenet-300-100"\nsamples = 2\nepochs = 1\nfinal-seeds = 1\nstrategy = "random"\n')
+    value = json.loads(run(capsys, "search", "--config", "c.toml", "--samples", "1", "--quiet", "--format", "json")[1])
+    assert (value["space"], value["candidates"], value["strategy"]) == ("lenet-300-100", 1, "random")
+    for text, message in (("sample = 3", "unknown setting 'sample'"), ('samples = "3"', "type int"), ("x = [", "not valid TOML")):
+        (tmp_path / "bad.toml").write_text(text)
+        code, _, err = run(capsys, "search", "--config", "bad.toml")
+        assert code == 2
+        assert message in err
+
+
+def test_registry_comes_from_the_environment(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNAS_REGISTRY", str(tmp_path / "elsewhere.db"))
+    run(capsys, *SEARCH)
+    assert (tmp_path / "elsewhere.db").exists()
+    assert not (tmp_path / "snas.db").exists()
+
+
+def test_data_of_ones_own(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 4
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(200, 12)) + y[:, None], y=y)
+    code, out, _ = run(capsys, "search", "--space", "mlp", "--dataset", "mine.npz", *FAST, "--format", "json")
+    assert code == 0
+    value = json.loads(out)
+    assert value["dataset"] == "mine"
+    assert value["best"]["total_weights"] == 12 * 16 + 3 * 16 * 16 + 16 * 4
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snas", *arguments]
+
+
+LONG = ["search", "--space", "lenet-300-100", "--strategy", "random", "--samples", "8", "--epochs", "4", "--final-seeds", "1",
+        "--batch-size", "32", "--threads", "1", "--format", "json"]  # fmt: skip
+
+
+def wait_for_reports(path: str, number: int) -> None:
+    """Wait until the running search has recorded `number` epochs."""
+    for _ in range(1200):
+        if os.path.exists(path):
+            connection = sqlite3.connect(path, timeout=30)
+            try:
+                if connection.execute("SELECT count(*) FROM reports").fetchone()[0] >= number:
+                    return
+            except sqlite3.OperationalError:
+                pass  # the tables are not made yet
+            finally:
+                connection.close()
+        time.sleep(0.05)
+    raise AssertionError("the search recorded nothing")
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path):
+    process = subprocess.Popen(
+        command(*LONG, "--registry", "c.db"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    wait_for_reports(str(tmp_path / "c.db"), 2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "resumes" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_killed_search_resumes_to_the_same_result(tmp_path):
+    whole = subprocess.run(command(*LONG, "--registry", "w.db", "--quiet"), capture_output=True, text=True, cwd=tmp_path, check=True)
+    for number in (3, 9):
+        process = subprocess.Popen(
+            command(*LONG, "--registry", "k.db"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
+        )
+        wait_for_reports(str(tmp_path / "k.db"), number)
+        process.kill()
+        process.wait()
+        connection = sqlite3.connect(tmp_path / "k.db")
+        before = connection.execute("SELECT * FROM reports ORDER BY training_id, epoch").fetchall()
+        connection.close()
+    done = subprocess.run(command(*LONG, "--registry", "k.db", "--quiet"), capture_output=True, text=True, cwd=tmp_path, check=True)
+    one, two = json.loads(whole.stdout), json.loads(done.stdout)
+    for value in (one, two):
+        del value["wall_seconds"], value["registry"]
+    assert one == two
+    connection = sqlite3.connect(tmp_path / "k.db")
+    after = set(connection.execute("SELECT * FROM reports").fetchall())
+    connection.close()
+    assert set(before) <= after
+
+
+def test_help_is_there_for_every_command(capsys):
+    for arguments in ([], ["search"], ["prune"], ["train"], ["show"], ["list"], ["leaderboard"], ["leaderboard", "export"]):
+        code, out, _ = run(capsys, *arguments, "--help")
+        assert code == 0
+        assert "Usage" in out
+
+
+def test_neither_import_nor_help_loads_torch():
+    for statement in ("import snas", "import snas.cli.main"):
+        check = f"{statement}; import sys; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,257 @@
+"""The loop end to end on small networks: records, resumption to the bit, refusals, finalists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import snas
+from snas.errors import InputError, SnasError
+from snas.listener import Listener
+from snas.registry import Registry
+from snas.trials import Status
+
+SMALL = {"samples": 6, "epochs": 4, "final_seeds": 1, "registry": "r.db", "batch_size": 128}
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAfter(Listener):
+    """Kills the process, as far as the search can tell, after a number of epochs; nothing is cleaned up."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def on_report(self, report, *, best, epochs_trained):
+        self.left -= 1
+        if self.left == 0:
+            raise Stop
+
+    def on_run_epoch(self, entry, seed, report):
+        self.on_report(report, best=0.0, epochs_trained=0)
+
+
+def tiny() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.1), nn.Linear(24, 10))
+
+
+def space() -> snas.SearchSpace:
+    return snas.SearchSpace.from_model(tiny, input_shape=(1, 8, 8), name="tiny")
+
+
+def records(path: str = "r.db"):
+    with Registry(path) as registry:
+        (study,) = registry.studies()
+        return registry.candidates(study), [registry.runs(entry) for entry in registry.entries()]
+
+
+def without_clock(result: snas.SearchResult) -> dict:
+    values = result.as_dict()
+    del values["wall_seconds"], values["registry"]
+    return values
+
+
+def facts(candidates):
+    return [
+        (c.number, c.point.tolist(), c.status, c.mask_checksum, [(r.epoch, r.train_loss, r.validation_loss) for r in c.reports])
+        for c in candidates
+    ]
+
+
+def test_search_records_everything_and_ranks_it():
+    result = snas.search(space(), strategy="random", **SMALL)
+    candidates, runs = records()
+    assert [candidate.number for candidate in candidates] == list(range(6))
+    assert {candidate.status for candidate in candidates} <= {Status.PAUSED, Status.FINISHED}
+    for candidate in candidates:
+        assert [report.epoch for report in candidate.reports] == list(range(1, candidate.epochs + 1))
+        assert candidate.epochs in (1, 2, 4)
+    assert result.epochs_trained == sum(candidate.epochs for candidate in candidates)
+    assert result.candidates == 6
+    best = max(
+        (c for c in candidates if c.epochs == 4),
+        key=lambda c: (c.validation_accuracy, -sum(c.kept.values()), -c.reports[-1].validation_loss),
+    )
+    assert result.best.densities.counts == best.kept
+    assert [len(seeds) for seeds in runs] == [1, 1, 1, 1]
+    for seeds in runs:
+        assert seeds[0].epochs == 4
+        assert seeds[0].test_accuracy is not None
+    kept = result.best.densities.kept_weights
+    assert result.baselines["snip"].densities.kept_weights == kept
+    assert result.baselines["ldi"].densities.kept_weights == kept
+    assert result.baselines["dense"].densities.kept_weights == 64 * 24 + 24 * 10
+    (group,) = result.leaderboard()
+    assert sorted(row.method for row in group.rows) == ["dense", "ldi", "searched", "snip"]
+    accuracies = [row.test_accuracy for row in group.rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [row.rank for row in group.rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("strategy", ["random", "evolution", "bayes"])
+@pytest.mark.parametrize("stops", [(1, 2, 3), (5, 7), (13, 1)])
+def test_interrupted_search_ends_like_an_uninterrupted_one(strategy, stops):
+    whole = snas.search(space(), strategy=strategy, **{**SMALL, "registry": "whole.db"})
+    for epochs in stops:
+        with pytest.raises(Stop):
+            snas.search(space(), strategy=strategy, listener=StopAfter(epochs), **SMALL)
+    parts = snas.search(space(), strategy=strategy, **SMALL)
+    assert without_clock(parts) == without_clock(whole)
+    one, one_runs = records("whole.db")
+    two, two_runs = records()
+    assert facts(one) == facts(two)
+    for first, second in zip(one_runs, two_runs, strict=True):
+        assert [run.test_accuracy for run in first] == [run.test_accuracy for run in second]
+        assert [run.mask_checksum for run in first] == [run.mask_checksum for run in second]
+
+
+def test_finished_search_trains_nothing_again():
+    first = snas.search(space(), strategy="random", **SMALL)
+
+    class Nothing(Listener):
+        def on_report(self, report, *, best, epochs_trained):
+            raise AssertionError("trained again")
+
+        def on_run_epoch(self, entry, seed, report):
+            raise AssertionError("trained again")
+
+    again = snas.search(space(), strategy="random", listener=Nothing(), **SMALL)
+    assert without_clock(first) == without_clock(again)
+
+
+def test_lost_checkpoint_costs_its_epochs_and_changes_nothing(caplog):
+    whole = snas.search(space(), strategy="random", **{**SMALL, "registry": "whole.db"})
+    with pytest.raises(Stop):
+        snas.search(space(), strategy="random", listener=StopAfter(8), **SMALL)
+    with Registry("r.db") as registry:
+        files = list(registry.files.rglob("*.safetensors"))
+        assert files
+        for file in files:
+            file.write_bytes(file.read_bytes()[:50])
+    assert without_clock(snas.search(space(), strategy="random", **SMALL)) == without_clock(whole)
+    assert "damaged" in caplog.text
+
+
+def test_samples_can_grow_and_earlier_candidates_stay():
+    name = {"name": "growing"}
+    snas.search(space(), strategy="random", **{**SMALL, **name, "samples": 3, "final_seeds": 0})
+    before, _ = records()
+    result = snas.search(space(), strategy="random", **{**SMALL, **name, "final_seeds": 0})
+    after, _ = records()
+    assert len(after) == 6
+    for old, new in zip(before, after, strict=False):
+        assert new.reports[: len(old.reports)] == old.reports
+    assert result.baselines == {}
+    assert result.best.test_accuracy is None
+    assert result.best.validation_accuracy == max(c.validation_accuracy for c in after if c.epochs == 4)
+
+
+def test_same_name_with_other_settings_is_refused():
+    snas.search(space(), strategy="random", name="mine", **{**SMALL, "samples": 1, "final_seeds": 0})
+    for other, what in (
+        ({"seed": 1}, "seed 0"),
+        ({"epochs": 8}, "rule epochs 4"),
+        ({"mask": "magnitude"}, "mask random"),
+        ({"representation": "uniform"}, "space representation layer"),
+    ):
+        with pytest.raises(InputError, match=f"study 'mine' .* {what}"):
+            snas.search(space(), strategy="random", name="mine", **{**SMALL, "final_seeds": 0, **other})
+    with pytest.raises(InputError, match="space name tiny"):
+        snas.search("lenet-300-100", strategy="random", name="mine", **{**SMALL, "final_seeds": 0})
+    with pytest.raises(InputError, match="strategy name random"):
+        snas.search(space(), strategy="bayes", name="mine", **{**SMALL, "final_seeds": 0})
+
+
+class Fixed:
+    """Proposes what it was told to."""
+
+    def __init__(self, *points):
+        self.points = points
+
+    def ask(self, history, n, *, dimensions, rng):
+        return [np.asarray(self.points[len(history)], dtype=float)]
+
+
+def test_emptied_layers_and_cut_paths_are_refused_before_training():
+    strategy = Fixed([0.5, 0.0], [1 / (64 * 24), 1 / 240], [0.9, 0.9])
+    result = snas.search(space(), strategy=strategy, **{**SMALL, "samples": 3, "final_seeds": 0})
+    candidates, _ = records()
+    assert [candidate.status for candidate in candidates] == [Status.REFUSED, Status.REFUSED, Status.FINISHED]
+    assert candidates[0].reason == "layer '5' keeps none of its weights"
+    assert "path" in candidates[1].reason
+    assert [candidate.epochs for candidate in candidates] == [0, 0, 4]
+    assert result.best.densities.counts == candidates[2].kept
+
+
+def test_search_without_a_trainable_candidate_says_why():
+    with pytest.raises(SnasError, match=r"none of 2 candidates .* candidate 0: layer '5' keeps none"):
+        snas.search(space(), strategy=Fixed([0.5, 0.0], [0.0, 0.5]), **{**SMALL, "samples": 2})
+
+
+def test_diverged_candidates_fail_with_their_reason():
+    with pytest.raises(SnasError, match="loss is"):
+        snas.search(space(), strategy="random", **{**SMALL, "lr": 1e30, "samples": 2, "final_seeds": 0})
+    candidates, _ = records()
+    assert {candidate.status for candidate in candidates} == {Status.FAILED}
+
+
+def test_the_search_sees_no_test_data(monkeypatch):
+    """Finals apart, nothing asks for the test split."""
+    from snas import bench
+
+    def forbidden(*_, **__):
+        raise AssertionError("the test split was touched")
+
+    monkeypatch.setattr(bench, "held_out", forbidden)
+    snas.search(space(), strategy="random", **{**SMALL, "final_seeds": 0})
+    with pytest.raises(AssertionError, match="touched"):
+        snas.search(space(), strategy="random", **SMALL)
+
+
+def test_built_network_has_the_recorded_mask_and_zero_weights():
+    result = snas.search(space(), strategy="random", **SMALL)
+    with Registry("r.db") as registry:
+        recorded = registry.runs(registry.find_entry(result.best.id))[0].mask_checksum
+    model = result.best.build()
+    for name, kept in result.best.densities.counts.items():
+        assert int(model.get_parameter(f"{name}.weight").count_nonzero()) == kept
+    from snas.masks import Masks
+
+    masks = {name: model.get_parameter(f"{name}.weight") != 0 for name in result.best.densities.counts}
+    assert Masks(result.best.densities.layers, masks).checksum() == recorded
+
+
+def test_global_random_state_is_left_alone():
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    snas.search(space(), strategy="random", **{**SMALL, "samples": 2})
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == np.random.get_state()[1].tolist()
+
+
+def test_prune_keeps_the_exact_count_and_resumes():
+    with pytest.raises(Stop):
+        snas.prune(space(), method="snip", density=0.1, listener=StopAfter(2), epochs=3, final_seeds=2, registry="r.db")
+    result = snas.prune(space(), method="snip", density=0.1, epochs=3, final_seeds=2, registry="r.db")
+    assert result.densities.kept_weights == 178  # round(0.1 * 1776)
+    assert result.row.seeds == 2
+    whole = snas.prune(space(), method="snip", density=0.1, epochs=3, final_seeds=2, registry="whole.db")
+    assert whole.row.test_accuracy == result.row.test_accuracy
+    assert whole.densities == result.densities
+
+
+def test_train_adds_seeds_or_a_longer_row():
+    result = snas.search(space(), strategy="random", **SMALL)
+    with pytest.raises(InputError, match="split|data"):
+        snas.train(result.best.id, space=space(), dataset=snas.from_arrays(np.zeros((40, 1, 8, 8)), np.arange(40) % 10), registry="r.db")
+    more = snas.train(result.best.id, space=space(), final_seeds=2, registry="r.db")
+    assert (more.id, more.row.seeds) == (result.best.id, 2)
+    longer = snas.train(result.best.id, space=space(), epochs=6, final_seeds=1, registry="r.db")
+    assert longer.id not in (row.id for row in result.leaderboard()[0].rows)
+    assert (longer.row.epochs, longer.row.seeds, longer.densities) == (6, 1, result.best.densities)
+    assert len(snas.leaderboard("r.db")) == 2  # lengths are not mixed in one ranking

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from snas.errors import InputError
+from snas.training.augment import crop_and_flip
+from snas.training.rule import TrainingRule
+
+
+def test_cosine_goes_from_the_full_rate_to_zero():
+    rule = TrainingRule(epochs=4, lr=0.2)
+    assert rule.learning_rate_at(0, 10) == 0.2
+    assert rule.learning_rate_at(20, 10) == pytest.approx(0.1)
+    assert rule.learning_rate_at(40, 10) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_step_divides_by_ten_at_half_and_three_quarters():
+    rule = TrainingRule(epochs=4, lr=1.0, schedule="step")
+    assert [rule.learning_rate_at(step, 10) for step in (0, 19, 20, 29, 30)] == [1.0, 1.0, 0.1, 0.1, 0.01]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": float("nan")},
+        {"lr": 0.0},
+        {"weight_decay": -1.0},
+        {"label_smoothing": 1.0},
+        {"optimizer": "sdg"},
+        {"schedule": "linear"},
+        {"augment": "maybe"},
+        {"precision": "fp8"},
+    ],
+)
+def test_values_outside_their_range_are_refused(values):
+    with pytest.raises(InputError, match="expected"):
+        TrainingRule(**values)
+
+
+@pytest.mark.parametrize("name", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"])
+def test_every_optimizer_has_the_rules_rate_and_decay(name):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = TrainingRule(optimizer=name, lr=0.3, weight_decay=0.01).make_optimizer([parameter])
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.3, 0.01)
+    assert group.get("nesterov", False) is (name == "nesterov")
+
+
+def test_crops_are_shifts_of_the_padded_image_mirrored_or_not():
+    x = torch.arange(1.0, 1 + 6 * 2 * 8 * 8).reshape(6, 2, 8, 8)
+    out = crop_and_flip(x, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+    mirrored = 0
+    for before, after in zip(padded, out, strict=True):
+        crops = [before[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+        plain = any(torch.equal(crop, after) for crop in crops)
+        flipped = any(torch.equal(crop.flip(2), after) for crop in crops)
+        assert plain or flipped
+        mirrored += flipped
+    assert 0 < mirrored < 6
+    assert torch.equal(out, crop_and_flip(x, generator=torch.Generator().manual_seed(0)))
+    assert not torch.equal(out, crop_and_flip(x, generator=torch.Generator().manual_seed(1)))
