@@ -25,6 +25,7 @@ class Stream(enum.IntEnum):
     ORDER = 8
     EPOCH = 9
     BATCH = 10
+    CALIBRATION = 11
 
 
 def derive(seed: int, *path: int) -> int:

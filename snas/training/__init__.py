@@ -1,0 +1,1 @@
+"""Training of masked networks: rule, session, checkpoints."""

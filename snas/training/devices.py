@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -41,14 +40,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def set_threads(threads: int | None) -> int:
-    """Set the number of threads of one operation, once; None takes what is available. Returns the number set."""
+    """Set the number of threads of one operation, once; None leaves PyTorch's choice. Returns the number in force."""
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}; expected at least 1")
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    number = threads or available
-    if torch.get_num_threads() != number:
-        torch.set_num_threads(number)
-    return number
+    if threads is not None and torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
 
 
 def environment(device: torch.device) -> dict[str, Any]:

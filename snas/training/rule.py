@@ -42,8 +42,9 @@ class TrainingRule:
     precision: Precision = _field("fp32", "Arithmetic of the forward pass; weights stay in float32.")
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(self.batch_size >= 1, "batch-size", self.batch_size, "at least 1")
+        for what, number in (("epochs", self.epochs), ("batch-size", self.batch_size)):
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            _require(whole and number >= 1, what, number, "an integer of at least 1")
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a number above 0")
         _require(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight-decay", self.weight_decay, ">= 0")
         _require(0 <= self.label_smoothing < 1, "label-smoothing", self.label_smoothing, "0 <= value < 1")
