@@ -35,7 +35,29 @@ _PUBLIC = {
     "Trial": "snas.trials",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [
+    "Dataset",
+    "Densities",
+    "InputError",
+    "Layer",
+    "Listener",
+    "Registry",
+    "Result",
+    "SearchResult",
+    "SearchSpace",
+    "SnasError",
+    "Strategy",
+    "Trial",
+    "__version__",
+    "datasets",
+    "from_arrays",
+    "leaderboard",
+    "load_dataset",
+    "prune",
+    "search",
+    "spaces",
+    "train",
+]
 
 if TYPE_CHECKING:
     from snas.api import Result, SearchResult, leaderboard, prune, search, train

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from snas.densities import Densities
 from snas.errors import InputError, SnasError
 from snas.exports import Group, Row
-from snas.ranking import Filter, densities_of, make_row, rank
 from snas.listener import Listener
+from snas.ranking import Filter, densities_of, make_row, rank
 from snas.registry import Entry, Registry
-from snas.settings import PruneSettings, SearchSettings, Settings
+from snas.settings import PruneSettings, SearchSettings, Settings, registry_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -170,8 +170,8 @@ def search(
     listener = listener or Listener()
     from snas.conductor import Conductor  # noqa: F401 - torch is imported here, not with snas
     from snas.evaluators.base import evaluators
-    from snas.study import open_study, run_finals, run_search
     from snas.strategies.base import make_strategy
+    from snas.study import open_study, run_finals, run_search
 
     strategy_object = None if isinstance(strategy, str) else strategy
     if strategy_object is None:
@@ -179,7 +179,7 @@ def search(
     evaluators.get(chosen.evaluator)
     _check_mask(chosen.mask)
     bench = _open_bench(chosen, space, dataset, representation=chosen.representation)
-    with Registry(chosen.registry) as registry:
+    with Registry(registry_path(chosen.registry)) as registry:
         study, resumed = open_study(registry, bench, chosen, strategy_object)
         with _owned(registry, study.name):
             done = len(registry.candidates(study))
@@ -248,7 +248,7 @@ def prune(
     if recipe.allocation == "dense" and chosen.density < 1:
         raise InputError(f"method 'dense' keeps every weight, but density is {chosen.density}; leave --density out")
     check_feasible(bench, kept)
-    with Registry(chosen.registry) as registry:
+    with Registry(registry_path(chosen.registry)) as registry:
         entry = registry.add_entry(
             Entry(
                 key="prune "
@@ -311,7 +311,7 @@ def train(
     Raises:
         InputError: for an unknown row, or data or a space other than the row's.
     """
-    path = Settings(registry=registry).registry
+    path = registry_path(registry)
     with Registry(path, create=False) as opened:
         entry = opened.find_entry(row)
         from snas.finals import train_entry
@@ -352,7 +352,7 @@ def leaderboard(registry: str | Path | None = None, **chosen: Any) -> list[Group
         registry: the file; SNAS_REGISTRY or snas.db by default.
         chosen: fields of `Filter`: space, dataset, study, max_density, max_weights, epochs.
     """
-    with Registry(Settings(registry=None if registry is None else str(registry)).registry, create=False) as opened:
+    with Registry(registry_path(None if registry is None else str(registry)), create=False) as opened:
         return rank(opened, Filter(**chosen))
 
 
@@ -362,7 +362,7 @@ def check_feasible(bench: Bench, kept: int) -> None:
     if kept < layers:
         total = bench.space.total_weights
         raise InputError(
-            f"density {kept / total:.3g} keeps {kept} of {total:,} weights, fewer than one for each of {layers} layers; "
+            f"density {kept / total:.3g} keeps {kept} of {total:,} weights, fewer than one in each of {layers} layers; "
             f"expected a density of at least {layers / total:.3g}"
         )
 

@@ -93,7 +93,7 @@ def open_bench(
             **ends,
         )
     else:
-        space = space.with_options(representation=representation, **ends)  # type: ignore[arg-type]
+        space = space.with_options(representation=representation, **ends)
     split = split_data(data, seed=derive(settings.seed, Stream.SPLIT), device=device)
     task = Task(
         space=space,

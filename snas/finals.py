@@ -1,4 +1,4 @@
-"""Train the networks whose numbers are reported: from scratch, on fresh seeds, all alike, then one look at the test data."""
+"""Train the networks whose numbers are reported: from scratch, on fresh seeds, all alike; then test them once."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from snas.errors import InputError
 
 T = TypeVar("T")
+_PARTS = re.compile(r"(\D*)(\d*)")
 
 
 class Family(Generic[T]):
@@ -58,9 +60,11 @@ class Family(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        """All names, in the order of registration."""
+        """All names, sorted, numbers in them by size."""
         self._load()
-        return list(self._members)
+        return sorted(
+            self._members, key=lambda name: [(text, int(number or 0)) for text, number in _PARTS.findall(name)]
+        )
 
     def get(self, name: str) -> T:
         """The member called `name`; raises InputError listing the choices where there is none."""
@@ -68,7 +72,7 @@ class Family(Generic[T]):
         if name not in self._members:
             near = difflib.get_close_matches(name, self._members, n=1)
             hint = f" did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown {self.kind} {name!r};{hint} choices: {', '.join(self._members)}")
+            raise InputError(f"unknown {self.kind} {name!r};{hint} choices: {', '.join(self.names())}")
         return self._members[name]
 
     def summary(self, name: str) -> str:
@@ -119,15 +123,15 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     """Convert text to the annotated type; other values are checked for choices and passed on."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         choices = typing.get_args(hint)
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            if types.NoneType in choices:
-                return None
+        if types.NoneType in choices and (value is None or (isinstance(value, str) and value.lower() == "none")):
+            return None
         hint = next(choice for choice in choices if choice is not types.NoneType)
     if typing.get_origin(hint) is typing.Literal:
         allowed = typing.get_args(hint)
-        if value not in allowed:
+        chosen = next((choice for choice in allowed if str(choice) == str(value)), None)
+        if chosen is None:
             raise InputError(f"{what} is {value!r}; choices: {', '.join(map(str, allowed))}")
-        return value
+        return chosen
     if not isinstance(value, str) or hint in (str, Any):
         return value
     try:

@@ -327,7 +327,9 @@ class Registry:
             owner_id,
         ):
             training = owners[row["training_id"]]
-            reports[training["id"]].append(Report(training["number"], *tuple(row)[1:], training["mask_checksum"]))
+            values = {name: row[name] for name in _REPORT_COLUMNS.split(", ")}
+            report = Report(trial=training["number"], mask_checksum=training["mask_checksum"] or "", **values)
+            reports[training["id"]].append(report)
         return [_training(row, reports[row["id"]]) for row in rows]
 
     def _explain(self, error: sqlite3.Error) -> SnasError:

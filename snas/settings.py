@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from snas.errors import InputError
@@ -23,11 +22,20 @@ PANELS = SEARCH, NETWORK, TRAINING, RUN = ("Search", "Network and data", "Traini
 
 def option(default: Any, help: str, *, panel: str = NETWORK, shown: str | None = None) -> Any:
     """A settings field: its default, its help, the help's panel, and how a default that is computed later is shown."""
-    return field(default=default, metadata={"help": help, "shown": shown, "panel": panel})
+    metadata = {"help": help, "shown": shown, "panel": panel}
+    if default is dict:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def _rule(name: str, *, shown: str | None = None) -> Any:
-    return option(None, _RULE[name].metadata["help"], panel=TRAINING, shown=shown or str(_RULE[name].default))
+    item = _RULE[name]
+    return option(item.default if shown is None else None, item.metadata["help"], panel=TRAINING, shown=shown)
+
+
+def registry_path(path: str | None) -> str:
+    """The registry file to use: the one named, else SNAS_REGISTRY, else snas.db."""
+    return path or os.environ.get("SNAS_REGISTRY") or "snas.db"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +43,10 @@ class Settings:
     """What `search`, `prune` and `train` have in common."""
 
     space: str = option("resnet32", "Search space: a name, module:factory or file.py:factory.")
-    space_arg: Mapping[str, Any] = option(None, "Argument of the space, key=value; may be repeated.", shown="none")
+    space_arg: Mapping[str, Any] = option(dict, "Argument of the space, key=value; may be repeated.", shown="none")
     dataset: str = option("digits", "Data set: a name or a file.npz with arrays x, y.")
     data_dir: str | None = option(None, "Folder with the data set's files.", shown="a cache folder")
-    epochs: int = _rule("epochs")  # type: ignore[assignment]
+    epochs: int = _rule("epochs")
     batch_size: int = _rule("batch_size")
     lr: float | None = _rule("lr", shown="the space's own")
     optimizer: OptimizerName = _rule("optimizer")
@@ -55,17 +63,11 @@ class Settings:
     final_seeds: int = option(3, "Seeds on which each final network is trained from scratch; 0: none.", panel=RUN)
     device: str = option("auto", "auto, cpu, cuda or mps.", panel=RUN)
     threads: int | None = option(None, "Threads of one operation.", shown="all cores", panel=RUN)
-    registry: str = option(None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN)
+    registry: str | None = option(
+        None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN
+    )
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            if item.name in _RULE and item.name != "lr" and getattr(self, item.name) is None:
-                object.__setattr__(self, item.name, _RULE[item.name].default)
-        if self.space_arg is None:
-            object.__setattr__(self, "space_arg", {})
-        if self.registry is None:
-            object.__setattr__(self, "registry", os.environ.get("SNAS_REGISTRY") or "snas.db")
-        object.__setattr__(self, "registry", str(Path(self.registry)))
         require_integer("seed", self.seed, 0, 2**63 - 1)
         require_integer("final-seeds", self.final_seeds, 0, 1000)
         require_choice("init", self.init, INITIALIZATIONS)
@@ -92,7 +94,7 @@ class SearchSettings(Settings):
 
     strategy: str = option("bayes", "What proposes densities: random, bayes, evolution ...", panel=SEARCH)
     strategy_arg: Mapping[str, Any] = option(
-        None, "Argument of the strategy, key=value; may be repeated.", shown="none", panel=SEARCH
+        dict, "Argument of the strategy, key=value; may be repeated.", shown="none", panel=SEARCH
     )
     samples: int = option(24, "Candidates to try in all; may grow when a search is resumed.", panel=SEARCH)
     grace: int = option(1, "Epochs that every candidate gets before it can be stopped.", panel=SEARCH)
@@ -108,8 +110,6 @@ class SearchSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.strategy_arg is None:
-            object.__setattr__(self, "strategy_arg", {})
         require_integer("samples", self.samples, 1, 10**9)
         from snas.evaluators.asha import Ladder
 
@@ -157,5 +157,5 @@ def require_name(name: str) -> None:
     if not NAME.fullmatch(name):
         shown = name if len(name) <= 60 else name[:57] + "..."
         raise InputError(
-            f"name is {shown!r}; expected up to 100 letters, digits, '.', '_', '+' or '-', starting with a letter or digit"
+            f"name is {shown!r}; expected 1 to 100 letters, digits, '.', '_', '+' or '-', first a letter or digit"
         )

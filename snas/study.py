@@ -29,11 +29,10 @@ BASELINES = ("dense", "snip", "ldi")
 
 def identity_of(bench: Bench, settings: SearchSettings, strategy: Strategy | None = None) -> dict[str, Any]:
     """What must not change when a study is resumed: everything that its scores depend on."""
-    name = f"{type(strategy).__module__}.{type(strategy).__qualname__}" if strategy else settings.strategy
     return {
         "space": bench.space.describe(),
         "dataset": bench.describe_dataset(),
-        "strategy": {"name": name, "arguments": {key: str(value) for key, value in settings.strategy_arg.items()}},
+        "strategy": _describe_strategy(settings, strategy),
         "mask": settings.mask,
         "rule": bench.describe_rule(),
         "asha": {"grace": settings.grace, "eta": settings.eta},
@@ -199,6 +198,15 @@ def _baseline_entry(registry: Registry, study: Study, bench: Bench, method: str,
             study_id=study.id,
         )
     )
+
+
+def _describe_strategy(settings: SearchSettings, strategy: Strategy | None) -> dict[str, Any]:
+    """Name and options; for an object its class and whatever of its attributes reads the same in every process."""
+    if strategy is None:
+        given = {key: str(value) for key, value in settings.strategy_arg.items()}
+        return {"name": settings.strategy, "arguments": given}
+    options = {key: repr(value) for key, value in vars(strategy).items() if " at 0x" not in repr(value)}
+    return {"name": f"{type(strategy).__module__}.{type(strategy).__qualname__}", "arguments": options}
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

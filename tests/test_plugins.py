@@ -8,7 +8,7 @@ from snas import plugins as plugins_module
 from snas.plugins import Family, bind_arguments
 
 
-def test_members_are_listed_in_the_order_of_registration():
+def test_members_are_listed_by_name_with_numbers_by_size():
     family: Family[Any] = Family("thing")
 
     @family.register("b")
@@ -18,8 +18,9 @@ def test_members_are_listed_in_the_order_of_registration():
         More.
         """
 
-    family.register("a")(int)
-    assert family.names() == ["b", "a"]
+    for name in ("a110", "a20", "a20-x2"):
+        family.register(name)(int)
+    assert family.names() == ["a20", "a20-x2", "a110", "b"]
     assert family.get("b") is second
     assert family.summary("b") == "First line."
 

@@ -20,11 +20,9 @@ def report(epoch: int, accuracy: float = 0.5) -> Report:
 
 
 def make_entry(**values) -> Entry:
-    base = dict(
-        key="k", name="n", kind="baseline", method="snip", space={"name": "s"}, dataset={"name": "d"}, rule={"epochs": 1},
-        mask_rule="snip", seed=1, kept_weights=5, total_weights=10, environment={},
-    )  # fmt: skip
-    return Entry(**{**base, **values})
+    base = {"key": "k", "name": "n", "kind": "baseline", "method": "snip", "mask_rule": "snip", "seed": 1}
+    parts = {"space": {"name": "s"}, "dataset": {"name": "d"}, "rule": {"epochs": 1}, "environment": {}}
+    return Entry(**{**base, **parts, "kept_weights": 5, "total_weights": 10, **values})
 
 
 def test_what_is_written_is_read_back_exactly(tmp_path):

@@ -1,4 +1,4 @@
-"""snas leaderboard"""  # noqa: D400
+"""snas leaderboard"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snas.errors import InputError
 from snas.exports import FORMATS, export, write_export
 from snas.ranking import Filter, rank
 from snas.registry import Registry
-from snas.settings import Settings
+from snas.settings import registry_path
 
 app = typer.Typer(invoke_without_command=True, help="Rank what the registry has; export it.")
 
@@ -45,7 +45,7 @@ def leaderboard(
     if context.invoked_subcommand:
         return
     check_format(format)
-    with Registry(Settings(registry=registry).registry, create=False) as opened:
+    with Registry(registry_path(registry), create=False) as opened:
         groups = rank(opened, chosen)
     if format == "json":
         sys.stdout.write(export(groups, "json"))
@@ -81,7 +81,7 @@ def export_command(
     )
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; choices: {', '.join(FORMATS)}")
-    with Registry(Settings(registry=registry or outer_registry).registry, create=False) as opened:
+    with Registry(registry_path(registry or outer_registry), create=False) as opened:
         groups = rank(opened, chosen)
         environments = {str(entry.environment.get("device_name")) for entry in opened.entries() if chosen.admits(entry)}
         versions = {

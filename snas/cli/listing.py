@@ -1,4 +1,4 @@
-"""snas list"""  # noqa: D400
+"""snas list"""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ import snas
 from snas.cli import leaderboard, listing, prune, search, show, train
 from snas.errors import InputError, SnasError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="snas",
     help="Sparse neural architecture search: find how much of each layer of a network to keep.",
@@ -51,10 +53,12 @@ def main(arguments: list[str] | None = None) -> int:
     _stop_on_sigterm()
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; everything recorded is kept: the same command resumes")
-        return 130
+        _say("interrupted; what was recorded is kept, and the same command resumes")
+        return INTERRUPTED
     except InputError as error:
         _say(str(error))
         return 2

@@ -1,4 +1,4 @@
-"""What is running, the best so far and the time left, on standard error: a live line on a terminal, else plain lines."""
+"""What is running, the best so far and the time left, on standard error: live on a terminal, else plain lines."""
 
 from __future__ import annotations
 

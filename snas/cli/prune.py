@@ -1,4 +1,4 @@
-"""snas prune"""  # noqa: D400
+"""snas prune"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""snas search"""  # noqa: D400
+"""snas search"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""snas show"""  # noqa: D400
+"""snas show"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snas.cli.options import Format
 from snas.cli.tables import check_format, label, print_json, results_console, spread
 from snas.exports import Row
 from snas.registry import Entry, Registry, TrainingRecord
-from snas.settings import Settings
+from snas.settings import registry_path
 
 if TYPE_CHECKING:
     from snas.api import Result
@@ -33,7 +33,7 @@ def show(
     check_format(format)
     from snas.ranking import make_row
 
-    with Registry(Settings(registry=registry).registry, create=False) as opened:
+    with Registry(registry_path(registry), create=False) as opened:
         entry = opened.find_entry(row)
         runs = opened.runs(entry)
         summary = make_row(opened, entry)

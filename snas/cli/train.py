@@ -1,4 +1,4 @@
-"""snas train"""  # noqa: D400
+"""snas train"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,30 +29,24 @@ def enforce_isometry(model: nn.Module, masks: Masks, *, nonlinearity: str) -> No
 
 @torch.no_grad()
 def approximate_isometry(
-    weight: Tensor,
-    mask: Tensor,
-    *,
-    gain: float = 1.0,
-    groups: int = 1,
-    steps: int = 1000,
-    learning_rate: float = 0.1,
-    tolerance: float = 0.01,
+    weight: Tensor, mask: Tensor, *, gain: float = 1.0, groups: int = 1, steps: int = 1000, tolerance: float = 0.01
 ) -> Tensor:
     """Descend on ||(C * W)^T (C * W) - 1||^2 over the kept weights ([Lee2020] eq. 4.8).
 
     W is the weight divided by `gain`, as a matrix of shape (out, in * kernel). The smaller of the two Gram matrices,
     W W^T or W^T W, is used: the squared norms differ by the constant |out - in * kernel|, so that their gradients
-    agree. A step that would raise the loss is halved until it does not, so that the loss never increases.
+    agree. The source takes ten thousand steps of fixed size along the gradient. Conjugate directions, each followed to
+    the loss's minimum along it (exactly, the loss being a polynomial of degree four there), need tens, and the loss
+    never increases.
 
     Args:
         weight: shape (out, in, *kernel).
         mask: boolean, same shape; true where a weight is kept.
         gain: singular values move towards it.
         groups: of a grouped convolution; each group is a matrix of its own.
-        steps: at most so many steps of gradient descent.
-        learning_rate: size of a step at first, and at most.
+        steps: at most so many steps.
         tolerance: stop when the squared singular values of W are this near to 1 in root mean square, or when a step
-            lowers the loss by less than this fraction of it.
+            along the gradient lowers the loss by less than this fraction of it.
 
     Returns:
         The new weight, zero where masked; shape, type and device of `weight`.
@@ -70,7 +65,7 @@ def approximate_isometry(
     free = _as_matrix(kept, groups).to(matrix.dtype)
     # Columns that are masked throughout stay zero and need no arithmetic.
     used = free.flatten(0, 1).any(0)
-    matrix[..., used] = _descend(matrix[..., used], free[..., used], steps, learning_rate, tolerance)
+    matrix[..., used] = _descend(matrix[..., used], free[..., used], steps, tolerance)
     return (matrix * gain).reshape(weight.shape).to(weight.dtype)
 
 
@@ -79,38 +74,61 @@ def isometry_loss(weight: Tensor, *, gain: float = 1.0, groups: int = 1) -> Tens
     return _residual(_wide(_as_matrix(weight / gain, groups))).square().sum()
 
 
-def _descend(matrix: Tensor, free: Tensor, steps: int, learning_rate: float, tolerance: float) -> Tensor:
-    """Gradient descent with a step that is halved where needed. Matrices have shape (groups, rows, columns)."""
+def _descend(matrix: Tensor, free: Tensor, steps: int, tolerance: float) -> Tensor:
+    """Nonlinear conjugate gradients (Polak and Ribiere) on matrices of shape (groups, rows, columns)."""
     tall = matrix.shape[-2] > matrix.shape[-1]
     matrix, free = _wide(matrix), _wide(free)
     residual = _residual(matrix)
     loss = float(residual.square().sum())
     enough = tolerance**2 * residual.shape[0] * residual.shape[1]
-    step = learning_rate
+    previous: Tensor | None = None
+    direction = matrix
     for _ in range(steps):
         if loss <= enough:
             break
         gradient = 4 * torch.matmul(residual, matrix) * free
-        while True:
-            trial = matrix - step * gradient
-            trial_residual = _residual(trial)
-            trial_loss = float(trial_residual.square().sum())
-            if trial_loss <= loss:
-                break
-            step /= 2
-            if step < 1e-9 * learning_rate:  # as low as the arithmetic resolves
-                return _transposed(matrix, tall)
-        converged = loss - trial_loss <= tolerance * loss
-        matrix, residual, loss = trial, trial_residual, trial_loss
-        if converged:
+        direction = -gradient if previous is None else _conjugate(gradient, previous, direction)
+        linear = torch.matmul(matrix, direction.mT)
+        linear = linear + linear.mT
+        quadratic = torch.matmul(direction, direction.mT)
+        step = _line_minimum(residual, linear, quadratic)
+        moved = residual + step * linear + step**2 * quadratic  # = W W^T - 1 after the step
+        drop = loss - float(moved.square().sum())
+        if drop > 0:
+            matrix, residual, loss = matrix + step * direction, moved, loss - drop
+        # A step that brings little may have had a poor direction: that is settled by one along the gradient itself.
+        slow = drop <= tolerance * loss
+        if slow and previous is None:
             break
-        step = min(learning_rate, 1.5 * step)
+        previous = None if slow else gradient
     return _transposed(matrix, tall)
+
+
+def _conjugate(gradient: Tensor, previous: Tensor, direction: Tensor) -> Tensor:
+    """The next direction of descent; the negative gradient where the conjugate one would ascend."""
+    beta = max(0.0, float((gradient * (gradient - previous)).sum()) / float(previous.square().sum()))
+    conjugate = beta * direction - gradient
+    return conjugate if float((conjugate * gradient).sum()) < 0 else -gradient
+
+
+def _line_minimum(residual: Tensor, linear: Tensor, quadratic: Tensor) -> float:
+    """The step t > 0 that minimizes ||residual + t linear + t^2 quadratic||^2; 0 where none lowers it."""
+    polynomial = np.polynomial.Polynomial(
+        [
+            0.0,
+            2 * float((residual * linear).sum()),
+            float(linear.square().sum()) + 2 * float((residual * quadratic).sum()),
+            2 * float((linear * quadratic).sum()),
+            float(quadratic.square().sum()),
+        ]
+    )
+    turns: list[float] = np.real(polynomial.deriv().roots()).tolist()
+    return min([0.0, *(turn for turn in turns if turn > 0)], key=polynomial)
 
 
 def _residual(wide: Tensor) -> Tensor:
     """W W^T - 1 of each group."""
-    gram = torch.matmul(wide, wide.transpose(-1, -2))
+    gram = torch.matmul(wide, wide.mT)
     return gram - torch.eye(wide.shape[-2], dtype=wide.dtype, device=wide.device)
 
 
@@ -124,4 +142,4 @@ def _wide(matrix: Tensor) -> Tensor:
 
 
 def _transposed(matrix: Tensor, yes: bool) -> Tensor:
-    return matrix.transpose(-1, -2) if yes else matrix
+    return matrix.mT if yes else matrix

@@ -158,8 +158,8 @@ def rescale_by_fan_in(model: nn.Module, masks: Masks) -> None:
         masks: which weights are kept.
 
     Source:
-        [Evci2022] U. Evci et al.: Gradient flow in sparse neural networks and how lottery tickets win (sparse initialization);
-        [Tessera2021] section 3.2.1 step 2.
+        [Evci2022] U. Evci et al.: Gradient flow in sparse neural networks and how lottery tickets win; [Tessera2021]
+        section 3.2.1 step 2.
     """
     for layer, weight in zip(masks.layers, weights_of(model, masks.layers), strict=True):
         mask = masks[layer.name].to(weight.device)

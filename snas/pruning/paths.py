@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,7 @@ from snas.search_spaces.inspection import PRUNABLE, one_line
 
 log = logging.getLogger("snas")
 
-NORMALIZATIONS = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-)
+NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
 # Small enough that no activation saturates, even where skip connections add up; see `has_path`.
 INPUT = 1e-6
@@ -57,9 +52,9 @@ def refuse_empty(densities: Densities) -> None:
 def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> bool:
     """Whether the output depends on the input through kept weights.
 
-    A copy of the network gets positive weights where the masks keep one, no biases and no normalization; a small
-    positive input then makes every signal positive, nothing cancels, and the output's gradient with respect to the
-    input is zero exactly where no path leads. Weights are divided by the number of kept inputs of their unit, which
+    A copy of the network gets positive weights where the masks keep one, no biases, and averages for normalizations; a
+    small positive input then makes every signal positive, nothing cancels, and the output's gradient with respect to
+    the input is zero exactly where no path leads. Weights are divided by the number of kept inputs of their unit, which
     keeps signals in range at any depth, and differ at random, so that an output that is normalized (log-softmax) still
     depends on them. The answer is true also where the copy cannot be made or run.
     """
@@ -85,7 +80,7 @@ def _probe(model: nn.Module, masks: Masks) -> nn.Module:
     with torch.no_grad():
         for module in probe.modules():
             if isinstance(module, NORMALIZATIONS):
-                module.forward = _unchanged  # type: ignore[method-assign]
+                module.forward = partial(_average, module)  # type: ignore[method-assign]
             elif isinstance(module, PRUNABLE):
                 module.weight.copy_(_positive(module.weight.shape, generator) / module.weight[0].numel())
                 if module.bias is not None:
@@ -102,5 +97,11 @@ def _positive(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return torch.rand(tuple(shape), dtype=torch.float64, generator=generator) + 0.5
 
 
-def _unchanged(x: Tensor) -> Tensor:
+def _average(module: nn.Module, x: Tensor) -> Tensor:
+    """What stands for a normalization: it leads wherever that does, with positive weights."""
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return (x + x.mean(tuple(range(-len(module.normalized_shape), 0)), keepdim=True)) / 2
+    if isinstance(module, nn.GroupNorm):
+        groups = x.reshape(len(x), module.num_groups, -1)
+        return ((groups + groups.mean(2, keepdim=True)) / 2).reshape(x.shape)
     return x

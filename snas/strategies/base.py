@@ -1,7 +1,7 @@
 """The seam between a search and whatever proposes its candidates.
 
 A strategy is a function of the history: it holds no state of its own, so resuming a search is reading the registry.
-To add one, write a class with `ask`, decorate it, and add its name to the conformance test:
+To add one, write a class with `ask`, decorate it, and check it with `snas.testing.check_strategy`:
 
     @strategies.register("mine")
     class Mine:

@@ -83,11 +83,13 @@ class Bayes:
     def _maximize(self, points: Array, values: Array, *, seed: int) -> Point:
         """The point of the highest bound, given distinct points, shape (m, dimensions), and values, shape (m,)."""
         from bayes_opt import BayesianOptimization
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         box = {str(i): (0.0, 1.0) for i in range(points.shape[1])}
         bound: Any = _BoundMaximizer(self._kappa, self._floor)
-        # The fit warns of length scales at their limits, which constant scores and few points bring about.
-        with warnings.catch_warnings():
+        # The fit warns of length scales at their limits, which constant scores and few points bring about. Matrices of
+        # a hundred rows gain nothing from threads, and lose much where other work keeps the cores busy.
+        with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
             warnings.simplefilter("ignore")
             optimizer = BayesianOptimization(None, box, acquisition_function=bound, random_state=seed, verbose=0)
             for point, value in zip(points, values, strict=True):
@@ -100,14 +102,14 @@ def observations(history: Sequence[Trial], *, dimensions: int, liar: Liar = "mea
     """Return what the Gaussian process learns from.
 
     Scores of one training length only are used: the longest at which `dimensions + 1` trials have one, else the
-    longest that most trials share (the rule of BOHB, [Falkner2018] section 3.2, whose fallback is random search;
+    longest that most trials share (the rule of BOHB, [Falkner2018], whose fallback is random search;
     `comparable_length`). At that length
 
     - a trial with a finite score counts with it;
     - one that failed, was refused or has a score that is not finite counts as the worst score seen, so that its
       neighbourhood is avoided and it can never win;
     - so does one that is paused below that length: those trained further outranked it;
-    - one that is running without a score counts as a constant lie ([Ginsbourger2010] section 4.3): the minimum, mean
+    - one that is running without a score counts as a constant lie ([Ginsbourger2010]): the minimum, mean
       or maximum of the scores seen. The mean, the default, leaves the process's mean where it is, and only tells it
       that the place is taken; the minimum spreads proposals more, the maximum less.
 

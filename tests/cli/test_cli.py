@@ -35,7 +35,15 @@ def test_search_prints_one_json_object_and_nothing_else(capsys):
     ]  # fmt: skip
     assert list(value["baselines"]) == ["dense", "snip", "ldi"]
     for row in (value["best"], *value["baselines"].values()):
-        assert {"id", "kept_weights", "total_weights", "density", "layers", "validation_accuracy", "test_accuracy"} <= set(row)
+        assert {
+            "id",
+            "kept_weights",
+            "total_weights",
+            "density",
+            "layers",
+            "validation_accuracy",
+            "test_accuracy",
+        } <= set(row)
         assert sum(layer["kept"] for layer in row["layers"].values()) == row["kept_weights"]
         assert sum(layer["total"] for layer in row["layers"].values()) == row["total_weights"]
         assert row["test_accuracy"]["n"] == 1
@@ -81,7 +89,18 @@ def test_leaderboard_show_export_and_train_follow_a_search(capsys, tmp_path):
 
 
 def test_prune_prints_its_row(capsys):
-    arguments = ["prune", "--space", "lenet-300-100", "--method", "random", "--density", "0.1", "--epochs", "1", "--quiet"]
+    arguments = [
+        "prune",
+        "--space",
+        "lenet-300-100",
+        "--method",
+        "random",
+        "--density",
+        "0.1",
+        "--epochs",
+        "1",
+        "--quiet",
+    ]
     code, out, _ = run(capsys, *arguments, "--final-seeds", "1", "--format", "json")
     value = json.loads(out)
     assert code == 0
@@ -200,10 +219,16 @@ def test_collapsed_pruning_fails_with_its_reason(capsys, tmp_path):
 
 
 def test_config_file_gives_settings_and_flags_win(capsys, tmp_path):
-    (tmp_path / "c.toml").write_text('space = "lenet-300-100"\nsamples = 2\nepochs = 1\nfinal-seeds = 1\nstrategy = "random"\n')
+    (tmp_path / "c.toml").write_text(
+        'space = "lenet-300-100"\nsamples = 2\nepochs = 1\nfinal-seeds = 1\nstrategy = "random"\n'
+    )
     value = json.loads(run(capsys, "search", "--config", "c.toml", "--samples", "1", "--quiet", "--format", "json")[1])
     assert (value["space"], value["candidates"], value["strategy"]) == ("lenet-300-100", 1, "random")
-    for text, message in (("sample = 3", "unknown setting 'sample'"), ('samples = "3"', "type int"), ("x = [", "not valid TOML")):
+    for text, message in (
+        ("sample = 3", "unknown setting 'sample'"),
+        ('samples = "3"', "type int"),
+        ("x = [", "not valid TOML"),
+    ):
         (tmp_path / "bad.toml").write_text(text)
         code, _, err = run(capsys, "search", "--config", "bad.toml")
         assert code == 2
@@ -224,7 +249,7 @@ def test_data_of_ones_own(capsys, tmp_path):
     code, out, _ = run(capsys, "search", "--space", "mlp", "--dataset", "mine.npz", *FAST, "--format", "json")
     assert code == 0
     value = json.loads(out)
-    assert value["dataset"] == "mine"
+    assert value["dataset"] == "mine.npz"
     assert value["best"]["total_weights"] == 12 * 16 + 3 * 16 * 16 + 16 * 4
 
 
@@ -232,8 +257,8 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "snas", *arguments]
 
 
-LONG = ["search", "--space", "lenet-300-100", "--strategy", "random", "--samples", "8", "--epochs", "4", "--final-seeds", "1",
-        "--batch-size", "32", "--threads", "1", "--format", "json"]  # fmt: skip
+LONG = ["search", "--space", "lenet-300-100", "--strategy", "random", "--samples", "8", "--epochs", "4",
+        "--final-seeds", "1", "--batch-size", "32", "--threads", "1", "--format", "json"]  # fmt: skip
 
 
 def wait_for_reports(path: str, number: int) -> None:
@@ -266,7 +291,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path):
 
 
 def test_killed_search_resumes_to_the_same_result(tmp_path):
-    whole = subprocess.run(command(*LONG, "--registry", "w.db", "--quiet"), capture_output=True, text=True, cwd=tmp_path, check=True)
+    whole = subprocess.run(
+        command(*LONG, "--registry", "w.db", "--quiet"), capture_output=True, text=True, cwd=tmp_path, check=True
+    )
     for number in (3, 9):
         process = subprocess.Popen(
             command(*LONG, "--registry", "k.db"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
@@ -277,7 +304,9 @@ def test_killed_search_resumes_to_the_same_result(tmp_path):
         connection = sqlite3.connect(tmp_path / "k.db")
         before = connection.execute("SELECT * FROM reports ORDER BY training_id, epoch").fetchall()
         connection.close()
-    done = subprocess.run(command(*LONG, "--registry", "k.db", "--quiet"), capture_output=True, text=True, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        command(*LONG, "--registry", "k.db", "--quiet"), capture_output=True, text=True, cwd=tmp_path, check=True
+    )
     one, two = json.loads(whole.stdout), json.loads(done.stdout)
     for value in (one, two):
         del value["wall_seconds"], value["registry"]
@@ -289,7 +318,16 @@ def test_killed_search_resumes_to_the_same_result(tmp_path):
 
 
 def test_help_is_there_for_every_command(capsys):
-    for arguments in ([], ["search"], ["prune"], ["train"], ["show"], ["list"], ["leaderboard"], ["leaderboard", "export"]):
+    for arguments in (
+        [],
+        ["search"],
+        ["prune"],
+        ["train"],
+        ["show"],
+        ["list"],
+        ["leaderboard"],
+        ["leaderboard", "export"],
+    ):
         code, out, _ = run(capsys, *arguments, "--help")
         assert code == 0
         assert "Usage" in out

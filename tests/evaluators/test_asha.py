@@ -34,7 +34,13 @@ def test_impossible_ladders_are_refused(grace, maximum, eta):
 def test_the_best_half_is_promoted_and_earlier_candidates_win_ties():
     ladder = Ladder(1, 4)
     scores = {0: 0.5, 1: 0.7, 2: 0.7, 3: 0.7, 4: 0.1}
-    assert [ladder.decide(number, 1, scores) for number in range(5)] == ["pause", "promote", "promote", "pause", "pause"]
+    assert [ladder.decide(number, 1, scores) for number in range(5)] == [
+        "pause",
+        "promote",
+        "promote",
+        "pause",
+        "pause",
+    ]
     assert ladder.decide(0, 4, {0: 0.9}) == "stop"
 
 

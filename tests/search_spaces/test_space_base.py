@@ -2,6 +2,7 @@ import copy
 import functools
 import itertools
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -205,7 +206,10 @@ def test_warnings_of_the_trial_build_are_not_shown():
         return model
 
     state = network().state_dict()
-    space = from_model(factory)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        space = from_model(factory)
+    assert shown == []
     assert torch.equal(space.build(generator=torch.Generator().manual_seed(0))[0].weight, state["0.weight"])
 
 

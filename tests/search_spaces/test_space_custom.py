@@ -174,7 +174,7 @@ def test_opening_leaves_random_state_alone(here):
         ("nested/:factory", "there is no Python file"),
         (
             "mynets:absent",
-            "space 'mynets:absent': mynets has no 'absent'; it has: SearchSpace, factory, Net, Nets, space, module, ready, unr",
+            "space 'mynets:absent': mynets has no 'absent'; it has: SearchSpace, factory, Net, Nets, space, module, re",
         ),
         ("mynets.py:Nets.large", "mynets.py has no 'Nets.large'"),
         ("mynets:number", "space 'mynets:number' is a int; expected a function or class that returns"),

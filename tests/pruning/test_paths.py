@@ -1,0 +1,205 @@
+"""A network is refused where it cannot work, and only there. The cases are small enough to trace by eye."""
+
+import pytest
+import torch
+from torch import nn
+
+from snas.densities import Layer
+from snas.errors import RefusedError
+from snas.masks import Masks
+from snas.pruning.paths import has_path, require_trainable
+
+CHAIN = [Layer("first", (2, 2)), Layer("second", (2, 2))]
+MEETING = [[True, False], [False, False]], [[True, False], [False, False]]
+CUT = [[True, False], [False, False]], [[False, True], [False, True]]  # first feeds unit 0, second reads unit 1
+
+
+class Chain(nn.Module):
+    """Two layers, with what the test puts between, after or around them."""
+
+    def __init__(self, between=None, after=None, skip=False):
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.between, self.after, self.skip = between or nn.Identity(), after or nn.Identity(), skip
+
+    def forward(self, x):
+        y = self.second(self.between(self.first(x)))
+        return self.after(y + x if self.skip else y)
+
+
+def masks_of(layers, values):
+    return Masks(layers, {layer.name: torch.tensor(v) for layer, v in zip(layers, values, strict=True)})
+
+
+BETWEEN = {
+    "nothing": nn.Identity,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "prelu": nn.PReLU,
+    "relu6": nn.ReLU6,
+    "batch norm": lambda: nn.BatchNorm1d(2),
+    "dropout": lambda: nn.Dropout(0.5),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_a_chain_is_cut_where_masks_do_not_meet(between):
+    model = Chain(BETWEEN[between]())
+    require_trainable(model, masks_of(CHAIN, MEETING), input_shape=(2,))
+    with pytest.raises(RefusedError, match="no path of kept weights leads from the input to the output"):
+        require_trainable(model, masks_of(CHAIN, CUT), input_shape=(2,))
+
+
+@pytest.mark.parametrize("between", [nn.LayerNorm(2), nn.RMSNorm(2), nn.GroupNorm(1, 2)])
+def test_normalization_over_units_connects_them(between):
+    """Unit 0's signal reaches unit 1 through the mean, or the size, that both are normalized by."""
+    require_trainable(Chain(between), masks_of(CHAIN, CUT), input_shape=(2,))
+
+
+def test_normalization_over_groups_connects_those_within_a_group():
+    masks = masks_of(CHAIN, CUT)
+    assert not has_path(Chain(nn.GroupNorm(2, 2)), masks, input_shape=(2,))
+    emptied = masks_of(CHAIN, ([[False, False], [False, False]], CUT[1]))
+    assert not has_path(Chain(nn.LayerNorm(2)), emptied, input_shape=(2,))
+
+
+def test_a_skip_connection_leads_around_the_cut():
+    require_trainable(Chain(nn.ReLU(), skip=True), masks_of(CHAIN, CUT), input_shape=(2,))
+
+
+@pytest.mark.parametrize("after", [nn.LogSoftmax(1), nn.Softmax(1)])
+def test_a_normalized_output(after):
+    model = Chain(nn.ReLU(), after)
+    require_trainable(model, masks_of(CHAIN, MEETING), input_shape=(2,))
+    one_source = [[True, False], [False, False]], [[True, False], [True, False]]  # all outputs read the same unit
+    require_trainable(model, masks_of(CHAIN, one_source), input_shape=(2,))
+    with pytest.raises(RefusedError):
+        require_trainable(model, masks_of(CHAIN, CUT), input_shape=(2,))
+
+
+def test_an_emptied_layer_is_named():
+    masks = masks_of(CHAIN, (MEETING[0], [[False, False], [False, False]]))
+    with pytest.raises(RefusedError, match="layer 'second' keeps none of its 4 weights"):
+        require_trainable(Chain(skip=True), masks, input_shape=(2,))
+
+
+def test_the_model_is_left_as_it_is():
+    model = Chain(nn.BatchNorm1d(2)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    require_trainable(model, masks_of(CHAIN, MEETING), input_shape=(2,))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert "forward" not in vars(model.between)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.first.weight.grad is None
+
+
+def test_initial_weights_do_not_matter():
+    model = Chain(nn.ReLU())
+    with torch.no_grad():
+        model.first.weight.fill_(-1.0)
+        model.first.bias.fill_(-100.0)
+    require_trainable(model, masks_of(CHAIN, MEETING), input_shape=(2,))
+
+
+def test_the_check_does_not_apply_where_the_dense_network_fails_it():
+    class Detached(Chain):
+        def forward(self, x):
+            return super().forward(x.round())  # its gradient is zero, masks or not
+
+    require_trainable(Detached(), masks_of(CHAIN, CUT), input_shape=(2,))
+
+
+def test_the_check_does_not_apply_where_the_network_cannot_be_probed():
+    class Single(Chain):
+        def forward(self, x):
+            return super().forward(x @ torch.eye(2, dtype=torch.float32))  # wants single precision
+
+    require_trainable(Single(), masks_of(CHAIN, CUT), input_shape=(2,))
+
+
+def test_max_pooling():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
+    layers = [Layer("0", (2, 1, 1, 1)), Layer("4", (2, 2))]
+    keep = torch.tensor([True, False])
+    met = Masks(layers, {"0": keep.reshape(2, 1, 1, 1), "4": keep.expand(2, 2)})
+    cut = Masks(layers, {"0": keep.reshape(2, 1, 1, 1), "4": ~keep.expand(2, 2)})
+    require_trainable(model, met, input_shape=(1, 2, 2))
+    with pytest.raises(RefusedError, match="no path"):
+        require_trainable(model, cut, input_shape=(1, 2, 2))
+
+
+def test_a_strided_convolution_reads_every_other_place():
+    """A 1x1 convolution of stride 2 after a 3x3 one: whatever tap the first keeps, its output at (0, 0) is read."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 1, stride=2), nn.Flatten())
+    layers = [Layer("0", (1, 1, 3, 3)), Layer("1", (1, 1, 1, 1))]
+    for place in range(9):
+        tap = (torch.arange(9) == place).reshape(1, 1, 3, 3)
+        masks = Masks(layers, {"0": tap, "1": torch.ones(1, 1, 1, 1, dtype=torch.bool)})
+        require_trainable(model, masks, input_shape=(1, 4, 4))
+
+
+def test_a_tap_that_reads_only_padding_leads_nowhere():
+    """On a 1x1 image, a 3x3 kernel that keeps a corner sees zeros only."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Flatten())
+    layers = [Layer("0", (1, 1, 3, 3))]
+    for place in range(9):
+        tap = (torch.arange(9) == place).reshape(1, 1, 3, 3)
+        assert has_path(model, Masks(layers, {"0": tap}), input_shape=(1, 1, 1)) == (place == 4)
+
+
+class Block(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(2, 2, 3, padding=1, bias=False), nn.Conv2d(2, 2, 3, padding=1, bias=False)
+        self.norm_one, self.norm_two, self.activation = nn.BatchNorm2d(2), nn.BatchNorm2d(2), activation
+
+    def forward(self, x):
+        return self.activation(x + self.norm_two(self.two(self.activation(self.norm_one(self.one(x))))))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.SiLU()])
+def test_depth_of_110_layers(activation):
+    """One unit is kept in every layer; skip connections lead around the blocks, not around the stem and the head."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), *[Block(activation) for _ in range(54)], nn.Flatten(), nn.Linear(8, 2)
+    )
+    layers = [
+        Layer(name, tuple(module.weight.shape))
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    assert len(layers) == 110
+    masks = {layer.name: torch.zeros(layer.shape, dtype=torch.bool) for layer in layers}
+    for layer in layers[:-1]:
+        masks[layer.name][0, 0, 1, 1] = True
+    met = {**masks, "56": (torch.arange(8) == 0).expand(2, 8)}
+    cut = {**masks, "56": (torch.arange(8) == 7).expand(2, 8)}
+    require_trainable(model, Masks(layers, met), input_shape=(1, 2, 2))
+    with pytest.raises(RefusedError, match="no path"):
+        require_trainable(model, Masks(layers, cut), input_shape=(1, 2, 2))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid, nn.SiLU])
+def test_depth_without_skip_connections(activation):
+    model = nn.Sequential(*[part for _ in range(110) for part in (nn.Linear(3, 3), activation())])
+    layers = [Layer(str(2 * i), (3, 3)) for i in range(110)]
+    diagonal = {layer.name: torch.eye(3, dtype=torch.bool) for layer in layers}
+    require_trainable(model, Masks(layers, diagonal), input_shape=(3,))
+    corner = torch.zeros(3, 3, dtype=torch.bool)
+    corner[0, 0] = True
+    cut = {**{layer.name: corner for layer in layers}, "110": corner.roll(1, 1)}
+    with pytest.raises(RefusedError, match="no path"):
+        require_trainable(model, Masks(layers, cut), input_shape=(3,))
+
+
+def test_dense_layers_outside_the_masks_count_as_kept():
+    model = Chain(nn.ReLU())
+    for kept, expected in ((MEETING[1], True), ([[False, False], [False, False]], False)):
+        masks = masks_of(CHAIN[1:], [kept])
+        assert has_path(model, masks, input_shape=(2,)) is expected
