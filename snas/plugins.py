@@ -90,6 +90,10 @@ class Family(Generic[T]):
         self._loaded = True
 
 
+def _natural(name: str) -> list[tuple[str, int]]:
+    return [(text, int(number or 0)) for text, number in _PARTS.findall(name)]
+
+
 def bind_arguments(function: Callable[..., Any], given: Mapping[str, Any], *, what: str) -> dict[str, Any]:
     """Convert `given` to the types of the function's keyword-only parameters.
 

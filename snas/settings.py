@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from snas.errors import InputError
+from snas.initialization import RULES
 from snas.training.rule import Augmentation, OptimizerName, Precision, Schedule, TrainingRule
 
 _RULE = {item.name: item for item in fields(TrainingRule)}
-INITIALIZATIONS = ("he", "glorot", "lecun", "orthogonal", "as-built")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
@@ -55,7 +55,7 @@ class Settings:
     label_smoothing: float = _rule("label_smoothing")
     augment: Augmentation = _rule("augment")
     precision: Precision = _rule("precision")
-    init: str = option("he", "Initial weights: he, glorot, lecun, orthogonal, or as-built.", panel=TRAINING)
+    init: str = option("he", f"Initial weights: {', '.join(RULES)}.", panel=TRAINING)
     rescale: bool = option(True, "Rescale initial weights by the fan-in that the mask leaves.", panel=TRAINING)
     first_layer: str = option("search", "Policy for the first layer: search its density, or keep it dense.")
     last_layer: str = option("search", "Policy for the last layer: search its density, or keep it dense.")
@@ -70,7 +70,7 @@ class Settings:
     def __post_init__(self) -> None:
         require_integer("seed", self.seed, 0, 2**63 - 1)
         require_integer("final-seeds", self.final_seeds, 0, 1000)
-        require_choice("init", self.init, INITIALIZATIONS)
+        require_choice("init", self.init, RULES)
         self.rule(default_lr=0.1)
 
     def rule(self, *, default_lr: float) -> TrainingRule:

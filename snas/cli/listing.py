@@ -26,16 +26,19 @@ def list_plugins(
     """List what can be named: spaces, strategies, methods, datasets, masks or evaluators."""
     check_format(format)
     family = _family(what)
-    items = [(name, _summary(family, name), _options(family.get(name))) for name in family.names()]
+    settable = what in ("spaces", "strategies")
+    items = [(name, _summary(family, name), _options(family.get(name)) if settable else {}) for name in family.names()]
     if format == "json":
         print_json({what: [{"name": name, "help": text, "options": options} for name, text, options in items]})
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("what it is")
-    table.add_column("options")
+    if settable:
+        table.add_column("options (key=value)")
     for name, text, options in items:
-        table.add_row(Text(name), Text(text), Text(", ".join(f"{key}={value}" for key, value in options.items())))
+        shown = ", ".join(f"{key}={value}" for key, value in options.items())
+        table.add_row(*map(Text, (name, text, shown)[: len(table.columns)]))
     results_console().print(table)
 
 
