@@ -100,7 +100,7 @@ def open_bench(
         data=split,
         rule=settings.rule(default_lr=space.learning_rate),
         initialization=settings.init,
-        rescale=settings.rescale,
+        rescale={"auto": None, "on": True, "off": False}[settings.rescale],
         device=device,
     )
     return Bench(data, task, settings, environment(device))

@@ -25,7 +25,7 @@ def given_densities(mask: str) -> Method:
         score=mask,
         allocation="given",
         initialization=None,
-        isometry=False,
+        rescale=mask == "random",
         help=f"Given densities, {mask} scores within each layer.",
     )
 

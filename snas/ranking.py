@@ -124,7 +124,7 @@ def layers_of(space: Mapping[str, Any]) -> tuple[Layer, ...]:
 def describe_rule(rule: Mapping[str, Any]) -> str:
     """A recorded training rule on one line."""
     known = {name: rule[name] for name in TrainingRule.__dataclass_fields__ if name in rule}
-    initialization = rule["initialization"] + (" rescaled" if rule["rescale"] else "")
+    initialization = rule["initialization"] + {"auto": "", "on": " rescaled", "off": " not rescaled"}[rule["rescale"]]
     ends = "".join(f", {end.replace('_', ' ')} dense" for end in ("first_layer", "last_layer") if rule[end] == "dense")
     return f"{TrainingRule(**known).describe()}, init {initialization}{ends}"
 

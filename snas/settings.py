@@ -56,7 +56,9 @@ class Settings:
     augment: Augmentation = _rule("augment")
     precision: Precision = _rule("precision")
     init: str = option("he", f"Initial weights: {', '.join(RULES)}.", panel=TRAINING)
-    rescale: bool = option(True, "Rescale initial weights by the fan-in that the mask leaves.", panel=TRAINING)
+    rescale: str = option(
+        "auto", "Rescale initial weights by the masked fan-in: on, off; auto: for random masks.", panel=TRAINING
+    )
     first_layer: str = option("search", "Policy for the first layer: search its density, or keep it dense.")
     last_layer: str = option("search", "Policy for the last layer: search its density, or keep it dense.")
     seed: int = option(0, "Seed of everything random.", panel=RUN)
@@ -71,6 +73,7 @@ class Settings:
         require_integer("seed", self.seed, 0, 2**63 - 1)
         require_integer("final-seeds", self.final_seeds, 0, 1000)
         require_choice("init", self.init, RULES)
+        require_choice("rescale", self.rescale, ("auto", "on", "off"))
         self.rule(default_lr=0.1)
 
     def rule(self, *, default_lr: float) -> TrainingRule:

@@ -37,6 +37,9 @@ class Method:
             all layers together) or "dense" (all).
         initialization: rule for the initial weights; None takes the caller's.
         isometry: bring the kept weights near to isometry, in place of rescaling them.
+        rescale: scale the kept weights by their unit's masked fan-in, unless the caller decides. Right for masks that
+            do not look at the weights; one that keeps large weights has more variance left than the fan-in says, and
+            the published methods train the very weights that they scored.
         help: one line for the user.
     """
 
@@ -45,6 +48,7 @@ class Method:
     allocation: Allocation
     initialization: str | None = None
     isometry: bool = False
+    rescale: bool = False
     help: str = ""
 
 
@@ -52,7 +56,7 @@ methods: Family[Method] = Family("method", group="snas.methods")
 
 for _method in (
     Method("dense", "random", "dense", help="The dense network: everything is kept."),
-    Method("random", "random", "uniform", help="Random weights, the same density in every layer."),
+    Method("random", "random", "uniform", rescale=True, help="Random weights, the same density in every layer."),
     Method("magnitude", "magnitude", "global", help="The largest initial weights of all layers."),
     Method("snip", "snip", "global", help="SNIP: the largest connection sensitivities of all layers [Lee2019]."),
     Method(
@@ -84,7 +88,7 @@ def prepare(
     *,
     seed: int,
     initialization: str = "he",
-    rescale: bool = True,
+    rescale: bool | None = None,
     device: torch.device | str = "cpu",
 ) -> Sparse:
     """Build, initialize and mask a network of `space`.
@@ -99,7 +103,8 @@ def prepare(
         batch: training examples that scores are computed from.
         seed: of everything random.
         initialization: rule for the initial weights, unless the method has its own.
-        rescale: scale kept weights by their unit's masked fan-in, unless the method enforces isometry.
+        rescale: scale kept weights by their unit's masked fan-in, unless the method enforces isometry; None leaves it
+            to the method.
         device: where the network goes, and scores are computed.
 
     Raises:
@@ -114,7 +119,7 @@ def prepare(
     require_trainable(model, masks, input_shape=space.input_shape)
     if method.isometry:
         enforce_isometry(model, masks, nonlinearity=space.nonlinearity)
-    elif rescale:
+    elif method.rescale if rescale is None else rescale:
         rescale_by_fan_in(model, masks)
     masks.apply(model)
     return Sparse(model, masks, masks.kept)

@@ -28,7 +28,7 @@ class Task:
     data: SearchData
     rule: TrainingRule
     initialization: str
-    rescale: bool
+    rescale: bool | None
     device: torch.device
 
 

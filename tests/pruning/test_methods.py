@@ -168,3 +168,15 @@ def test_a_network_without_a_path_is_refused():
     batch = Batch(torch.ones(2, 4), torch.tensor([0, 1]))
     with pytest.raises(RefusedError, match="no path of kept weights"):
         prepare(space, GIVEN, Densities(space.layers, (1, 1)), batch, seed=1)
+
+
+@pytest.mark.parametrize(("name", "rescaled"), [("random", True), ("magnitude", False), ("snip", False)])
+def test_only_masks_that_ignore_the_weights_are_rescaled_by_default(name, rescaled):
+    by_default, chosen = (
+        prepare(SPACE, methods.get(name), 200, BATCH, seed=1, rescale=rescale).model.state_dict()
+        for rescale in (None, rescaled)
+    )
+    for key, value in by_default.items():
+        assert torch.equal(value, chosen[key])
+    other = prepare(SPACE, methods.get(name), 200, BATCH, seed=1, rescale=not rescaled).model.state_dict()
+    assert any(not torch.equal(value, other[key]) for key, value in by_default.items())
