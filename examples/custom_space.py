@@ -22,5 +22,5 @@ def factory(input_shape: tuple[int, ...], classes: int, width: int = 32) -> nn.M
 if __name__ == "__main__":
     import snas
 
-    result = snas.search("examples/custom_space.py:factory", dataset="digits", samples=4, epochs=2, final_seeds=1)
+    result = snas.search(f"{__file__}:factory", dataset="digits", samples=4, epochs=2, final_seeds=1)
     print(result.best.densities.fractions)
