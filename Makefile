@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Ctrl-C in a search is answered by the search: it says how to resume.
 export PIP_REQUIRE_VIRTUALENV := 1
 
-.PHONY: help search test slow lint types wheel check clean
+.PHONY: help search test slow lint types wheel check bench clean
 
 help:
 	@echo "make search   search sparse ResNet-32s on real images and print the leaderboard (about 3 minutes)"
 	@echo "make test     run the tests"
 	@echo "make slow     run the tests that take longer"
 	@echo "make check    lint, types, tests, and the wheel in a fresh environment"
+	@echo "make bench    overheads as ratios against plain PyTorch (about 1 minute)"
 	@echo "make clean    remove the virtual environment and everything built"
 
 $(VENV)/made: 
@@ -57,6 +58,9 @@ wheel: $(VENV)/developing
 	rm -rf build/wheel/venv
 
 check: lint types test wheel
+
+bench: $(VENV)/developing
+	$(BIN)/python benchmarks/overheads.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -56,9 +56,15 @@ methods: Family[Method] = Family("method", group="snas.methods")
 
 for _method in (
     Method("dense", "random", "dense", help="The dense network: everything is kept."),
-    Method("random", "random", "uniform", rescale=True, help="Random weights, the same density in every layer."),
-    Method("magnitude", "magnitude", "global", help="The largest initial weights of all layers."),
-    Method("snip", "snip", "global", help="SNIP: the largest connection sensitivities of all layers [Lee2019]."),
+    Method("random", "random", "uniform", help="Random weights, the same density in every layer."),
+    Method("magnitude", "magnitude", "global", rescale=False, help="The largest initial weights of all layers."),
+    Method(
+        "snip",
+        "snip",
+        "global",
+        rescale=False,
+        help="SNIP: the largest connection sensitivities of all layers [Lee2019].",
+    ),
     Method(
         "ldi",
         "snip",

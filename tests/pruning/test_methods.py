@@ -93,6 +93,12 @@ def test_rescaling_is_by_the_masked_fan_in():
     torch.testing.assert_close(ratio[scaled.masks["6"][unit]], expected)
 
 
+@pytest.mark.parametrize("name", ["dense", "magnitude", "snip", "ldi"])
+def test_methods_that_look_at_the_weights_train_them_as_they_are(name):
+    plain, asked = (prepare(SPACE, methods.get(name), 400, BATCH, seed=1, rescale=rescale) for rescale in (False, True))
+    assert equal_states(plain, asked)
+
+
 def test_ldi_is_nearer_to_isometry_than_snip():
     def spread(name):
         sparse = prepare(SPACE, methods.get(name), 400, BATCH, seed=1)
