@@ -36,6 +36,8 @@ class Method:
         allocation: how many weights each layer keeps: "given" by the caller, "uniform", "global" (the best scores of
             all layers together) or "dense" (all).
         initialization: rule for the initial weights; None takes the caller's.
+        nonlinearity: what gives the initial weights their gain; None takes the space's. LDI has "linear", that is
+            gain 1, as published: eq. 4.8 asks for singular values of 1 whatever the nonlinearity.
         isometry: bring the kept weights near to isometry, in place of rescaling them.
         rescale: scale the kept weights by their unit's masked fan-in, unless the caller decides. Right for masks that
             do not look at the weights; one that keeps large weights has more variance left than the fan-in says, and
@@ -47,6 +49,7 @@ class Method:
     score: str
     allocation: Allocation
     initialization: str | None = None
+    nonlinearity: str | None = None
     isometry: bool = False
     rescale: bool = False
     help: str = ""
@@ -56,20 +59,15 @@ methods: Family[Method] = Family("method", group="snas.methods")
 
 for _method in (
     Method("dense", "random", "dense", help="The dense network: everything is kept."),
-    Method("random", "random", "uniform", help="Random weights, the same density in every layer."),
-    Method("magnitude", "magnitude", "global", rescale=False, help="The largest initial weights of all layers."),
-    Method(
-        "snip",
-        "snip",
-        "global",
-        rescale=False,
-        help="SNIP: the largest connection sensitivities of all layers [Lee2019].",
-    ),
+    Method("random", "random", "uniform", rescale=True, help="Random weights, the same density in every layer."),
+    Method("magnitude", "magnitude", "global", help="The largest initial weights of all layers."),
+    Method("snip", "snip", "global", help="SNIP: the largest connection sensitivities of all layers [Lee2019]."),
     Method(
         "ldi",
         "snip",
         "global",
         initialization="orthogonal-full",
+        nonlinearity="linear",
         isometry=True,
         help="LDI-AI: SNIP from orthogonal weights, then approximate isometry [Lee2020].",
     ),
@@ -119,12 +117,13 @@ def prepare(
     """
     model = space.build(generator=_generator(seed, Stream.BUILD))
     rule = method.initialization or initialization
-    initialize(model, rule=rule, nonlinearity=space.nonlinearity, generator=_generator(seed, Stream.WEIGHTS))
+    nonlinearity = method.nonlinearity or space.nonlinearity
+    initialize(model, rule=rule, nonlinearity=nonlinearity, generator=_generator(seed, Stream.WEIGHTS))
     model = model.to(device)
     masks = _choose(space, method, target, model, batch, seed)
     require_trainable(model, masks, input_shape=space.input_shape)
     if method.isometry:
-        enforce_isometry(model, masks, nonlinearity=space.nonlinearity)
+        enforce_isometry(model, masks, nonlinearity=nonlinearity)
     elif method.rescale if rescale is None else rescale:
         rescale_by_fan_in(model, masks)
     masks.apply(model)
