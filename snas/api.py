@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,10 @@ from snas.densities import Densities
 from snas.errors import InputError, SnasError
 from snas.exports import Group, Row
 from snas.listener import Listener
+from snas.locks import owned
 from snas.ranking import Filter, densities_of, make_row, rank
 from snas.registry import Entry, Registry
-from snas.settings import PruneSettings, SearchSettings, Settings, registry_path
+from snas.settings import PruneSettings, SearchSettings, Settings, registry_path, require_integer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +36,7 @@ class Result:
     entry: Entry
     reasons: tuple[str, ...]
     _bench: Bench
+    _checksums: Mapping[int, str]
 
     @property
     def id(self) -> int:
@@ -77,6 +78,9 @@ class Result:
             rescale=task.rescale,
             device=task.device,
         )
+        recorded = self._checksums.get(seed)
+        if recorded and sparse.masks.checksum() != recorded:
+            raise SnasError(f"row {self.id}, seed {seed}: seed and rule give another mask here than the recorded one")
         return sparse.model.cpu()
 
     def as_dict(self) -> dict[str, Any]:
@@ -171,7 +175,7 @@ def search(
     from snas.conductor import Conductor  # noqa: F401 - torch is imported here, not with snas
     from snas.evaluators.base import evaluators
     from snas.strategies.base import make_strategy
-    from snas.study import open_study, run_finals, run_search
+    from snas.study import grow, open_study, run_finals, run_search
 
     strategy_object = None if isinstance(strategy, str) else strategy
     if strategy_object is None:
@@ -180,8 +184,10 @@ def search(
     _check_mask(chosen.mask)
     bench = _open_bench(chosen, space, dataset, representation=chosen.representation)
     with Registry(registry_path(chosen.registry)) as registry:
+        registry.use_environment(bench.environment)
         study, resumed = open_study(registry, bench, chosen, strategy_object)
-        with _owned(registry, study.name):
+        with owned(registry, f"study-{study.name}"):
+            study = grow(registry, study, chosen.samples)
             done = len(registry.candidates(study))
             listener.on_study(study.name, resumed=resumed, samples=study.samples, done=done)
             conductor = run_search(registry, study, bench, chosen, strategy=strategy_object, listener=listener)
@@ -238,7 +244,7 @@ def prune(
     """
     chosen = _settings(PruneSettings, settings, space=space, dataset=dataset, method=method, density=density)
     from snas.finals import train_entry
-    from snas.pruning.allocations import kept_from_density
+    from snas.pruning.allocations import kept_from_density, uniform
     from snas.pruning.methods import methods
 
     recipe = methods.get(chosen.method)
@@ -247,8 +253,10 @@ def prune(
     kept = total if recipe.allocation == "dense" else kept_from_density(chosen.density, total)
     if recipe.allocation == "dense" and chosen.density < 1:
         raise InputError(f"method 'dense' keeps every weight, but density is {chosen.density}; leave --density out")
-    check_feasible(bench, kept)
+    if recipe.allocation != "dense":
+        uniform(bench.space.layers, kept, pinned=bench.space.pinned)  # raises where the count is out of reach
     with Registry(registry_path(chosen.registry)) as registry:
+        registry.use_environment(bench.environment)
         entry = registry.add_entry(
             Entry(
                 key="prune "
@@ -268,7 +276,7 @@ def prune(
                 method=chosen.method,
                 space=bench.space.describe(),
                 dataset=bench.describe_dataset(),
-                rule=bench.describe_rule(),
+                rule=bench.describe_rule(recipe),
                 mask_rule=chosen.method,
                 seed=chosen.seed,
                 kept_weights=kept,
@@ -276,8 +284,7 @@ def prune(
                 environment=bench.environment,
             )
         )
-        with _owned(registry, f"entry-{entry.id}"):
-            train_entry(registry, entry, bench, seeds=chosen.final_seeds, listener=listener or Listener())
+        train_entry(registry, entry, bench, seeds=chosen.final_seeds, listener=listener or Listener())
         return _trained(_result(registry, entry, bench))
 
 
@@ -315,33 +322,29 @@ def train(
     with Registry(path, create=False) as opened:
         entry = opened.find_entry(row)
         from snas.finals import train_entry
+        from snas.search_spaces.base import spaces
 
-        seeds = final_seeds or max(3, len(opened.runs(entry)))
+        seeds = max(3, len(opened.runs(entry))) if final_seeds is None else final_seeds
+        require_integer("final-seeds", seeds, 1, 1000)
         chosen = _settings_of(entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads)
         chosen = replace(chosen, data_dir=data_dir)
         wanted_space = space if space is not None else chosen.space
         wanted_data = dataset if dataset is not None else chosen.dataset
         if isinstance(wanted_space, str):
-            if ":" in entry.space["name"] and space is None:
+            if space is None and chosen.space not in spaces.names():
                 raise InputError(
-                    f"row {row} is of the custom space {entry.space['name']!r}; give its code with --space to train it"
+                    f"row {row} is of the custom space {chosen.space!r}, whose code the registry does not have; "
+                    "name it with --space file.py:factory (in Python: space=)"
                 )
             chosen = replace(chosen, space=wanted_space)
         if isinstance(wanted_data, str):
             chosen = replace(chosen, dataset=wanted_data)
         bench = _open_bench(chosen, wanted_space, wanted_data)
         _require_same(entry, bench)
+        opened.use_environment(bench.environment)
         if bench.task.rule.epochs != entry.rule["epochs"]:
-            entry = opened.add_entry(
-                replace(
-                    entry,
-                    key=f"{entry.key} epochs {bench.task.rule.epochs}",
-                    rule=bench.describe_rule(),
-                    environment=bench.environment,
-                )
-            )
-        with _owned(opened, f"entry-{entry.id}"):
-            train_entry(opened, entry, bench, seeds=seeds, listener=listener or Listener())
+            entry = _with_length(opened, entry, bench)
+        train_entry(opened, entry, bench, seeds=seeds, listener=listener or Listener())
         return _trained(_result(opened, entry, bench))
 
 
@@ -354,17 +357,6 @@ def leaderboard(registry: str | Path | None = None, **chosen: Any) -> list[Group
     """
     with Registry(registry_path(None if registry is None else str(registry)), create=False) as opened:
         return rank(opened, Filter(**chosen))
-
-
-def check_feasible(bench: Bench, kept: int) -> None:
-    """Raise InputError when `kept` weights are too few for one in each layer."""
-    layers = len(bench.space.layers)
-    if kept < layers:
-        total = bench.space.total_weights
-        raise InputError(
-            f"density {kept / total:.3g} keeps {kept} of {total:,} weights, fewer than one in each of {layers} layers; "
-            f"expected a density of at least {layers / total:.3g}"
-        )
 
 
 def _settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> Any:
@@ -393,7 +385,7 @@ def _settings_of(entry: Entry, registry: str, *, epochs: int | None, **values: A
     )
 
 
-def _open_bench(settings: Settings, space: Any, dataset: Any, *, representation: str = "layer") -> Bench:
+def _open_bench(settings: Settings, space: Any, dataset: Any, *, representation: str | None = None) -> Bench:
     from snas.bench import open_bench
 
     return open_bench(
@@ -414,14 +406,29 @@ def _require_same(entry: Entry, bench: Bench) -> None:
     for key in ("fingerprint", "split"):
         if bench.describe_dataset()[key] != entry.dataset[key]:
             raise InputError(f"row {entry.id} was trained on other data (or another split) than {bench.dataset.name!r}")
-    if bench.space.describe()["layers"] != entry.space["layers"]:
-        raise InputError(f"space {bench.space.name!r} has other layers than row {entry.id}")
+    for key in ("layers", "network"):
+        if bench.space.describe()[key] != entry.space[key]:
+            raise InputError(f"space {bench.space.name!r} is another network than that of row {entry.id}")
+
+
+def _with_length(registry: Registry, entry: Entry, bench: Bench) -> Entry:
+    """The entry of the same architecture with the bench's training length, stored if it is new."""
+    epochs = bench.task.rule.epochs
+    origin = entry.key.partition(" @epochs ")[0]
+    first = registry.find_key(origin)
+    if first is not None and first.rule["epochs"] == epochs:
+        return first
+    rule = {**entry.rule, "epochs": epochs}
+    return registry.add_entry(
+        replace(entry, key=f"{origin} @epochs {epochs}", rule=rule, environment=bench.environment)
+    )
 
 
 def _result(registry: Registry, entry: Entry, bench: Bench) -> Result:
     runs = registry.runs(entry)
     reasons = tuple(f"seed {run.number}: {run.reason}" for run in runs if run.reason)
-    return Result(make_row(registry, entry), densities_of(entry, runs), entry, reasons, bench)
+    checksums = {run.number: run.mask_checksum or "" for run in runs}
+    return Result(make_row(registry, entry), densities_of(entry, runs), entry, reasons, bench, checksums)
 
 
 def _trained(result: Result) -> Result:
@@ -429,22 +436,3 @@ def _trained(result: Result) -> Result:
     if not result.row.seeds:
         raise SnasError(f"{result.row.method} at density {result.row.density:.3g}: {result.reasons[0]}")
     return result
-
-
-@contextmanager
-def _owned(registry: Registry, name: str) -> Iterator[None]:
-    """Hold a study for this process; the lock goes with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has none; there two runs of one study are the user's to avoid
-        yield
-        return
-    registry.files.mkdir(parents=True, exist_ok=True)
-    with open(registry.files / f"{name}.lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{name!r} is being worked on by another process; wait for it, or use another --name"
-            ) from None
-        yield

@@ -8,8 +8,10 @@ from typing import Any
 
 from snas.data.base import Dataset, load_dataset
 from snas.data.split import Arrays, held_out, split_data
+from snas.errors import InputError
+from snas.pruning.methods import Method
 from snas.search_spaces.base import SearchSpace
-from snas.search_spaces.catalog import open_space
+from snas.search_spaces.catalog import open_space, require_fit
 from snas.seeds import Stream, derive
 from snas.settings import Settings
 from snas.training.devices import choose_device, environment, set_threads
@@ -49,8 +51,8 @@ class Bench:
             "test": len(self.dataset.test_y),
         }
 
-    def describe_rule(self) -> dict[str, Any]:
-        """How networks are trained, as recorded with every result."""
+    def describe_rule(self, method: Method | None = None) -> dict[str, Any]:
+        """How networks are trained, as recorded with every result; `weights` is what `method` makes of the rest."""
         return {
             **self.task.rule.as_dict(),
             "initialization": self.settings.init,
@@ -58,7 +60,17 @@ class Bench:
             "first_layer": self.settings.first_layer,
             "last_layer": self.settings.last_layer,
             "epoch_rule": EPOCH_RULE,
+            "weights": self._describe_weights(method),
         }
+
+    def _describe_weights(self, method: Method | None) -> str:
+        if method is None:
+            return self.settings.init
+        rule = method.initialization or self.settings.init
+        rescale = method.rescale if self.task.rescale is None else self.task.rescale
+        if method.isometry:
+            return f"{rule}, approximate isometry"
+        return f"{rule}, rescaled by masked fan-in" if rescale and method.allocation != "dense" else rule
 
 
 def open_bench(
@@ -66,7 +78,7 @@ def open_bench(
     *,
     space: SearchSpace | None = None,
     dataset: Dataset | None = None,
-    representation: str = "layer",
+    representation: str | None = None,
 ) -> Bench:
     """Load the data, split them, and open the space.
 
@@ -93,6 +105,9 @@ def open_bench(
             **ends,
         )
     else:
+        if settings.space_arg:
+            raise InputError("space_arg is for spaces by name; a SearchSpace object has its arguments already")
+        require_fit(space, data.input_shape, data.classes)
         space = space.with_options(representation=representation, **ends)
     split = split_data(data, seed=derive(settings.seed, Stream.SPLIT), device=device)
     task = Task(

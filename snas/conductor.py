@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from snas.densities import Densities
+from snas.errors import SnasError
 from snas.evaluators.asha import Ladder
 from snas.evaluators.base import Failure, Job
 from snas.listener import Listener
@@ -12,7 +15,7 @@ from snas.registry import Registry, Study, TrainingRecord, as_trial
 from snas.search_spaces.base import SearchSpace
 from snas.seeds import Stream, derive, numpy_generator
 from snas.strategies.base import Strategy
-from snas.trials import Report, Status, Trial
+from snas.trials import Point, Report, Status, Trial
 
 
 class Conductor:
@@ -41,6 +44,7 @@ class Conductor:
         self._ids = [record.id for record in records]
         self._seeds = [record.seed for record in records]
         self._densities = [_densities(space, record) for record in records]
+        self._checksums = [record.mask_checksum or "" for record in records]
         self._out: set[int] = set()
 
     @property
@@ -79,6 +83,7 @@ class Conductor:
             return
         status = self._status_after(report)
         self._registry.record(self._ids[number], report, status=status)
+        self._checksums[number] = report.mask_checksum
         self._update(number, status, {report.epoch: report.validation_accuracy})
         if status is not Status.RUNNING:
             self._out.discard(number)
@@ -93,7 +98,7 @@ class Conductor:
         """Ask the strategy for one candidate and file it; one that empties a layer is refused here and now."""
         number = len(self.history)
         rng = numpy_generator(self._seed, Stream.PROPOSAL, number)
-        point = self._strategy.ask(list(self.history), 1, dimensions=self._space.dimensions, rng=rng)[0]
+        point = self._ask(rng)
         densities = self._space.densities(point)
         seed = derive(self._seed, Stream.CANDIDATE, number)
         self._ids.append(
@@ -101,11 +106,26 @@ class Conductor:
         )
         self._seeds.append(seed)
         self._densities.append(densities)
+        self._checksums.append("")
         self.history.append(Trial(number, point, Status.RUNNING, {}, densities.kept_weights))
         if densities.empty_layers:
             reason = f"layer {densities.empty_layers[0]!r} keeps none of its weights"
             self.take(Failure(number, Status.REFUSED, reason))
         return number
+
+    def _ask(self, rng: np.random.Generator) -> Point:
+        """Ask the strategy for one point and check what comes."""
+        points = self._strategy.ask(list(self.history), 1, dimensions=self._space.dimensions, rng=rng)
+        name = type(self._strategy).__name__
+        if len(points) != 1:
+            raise SnasError(f"strategy {name} proposed {len(points)} points; expected 1")
+        point = np.array(points[0], dtype=np.float64)
+        if point.shape != (self._space.dimensions,) or not ((point >= 0) & (point <= 1)).all():
+            raise SnasError(
+                f"strategy {name} proposed a point of shape {point.shape}, from {point.min(initial=1)} to "
+                f"{point.max(initial=0)}; expected shape ({self._space.dimensions},), entries in [0, 1]"
+            )
+        return point
 
     def _promote(self, number: int, until: int) -> Job:
         self._registry.set_status(self._ids[number], Status.RUNNING)
@@ -118,7 +138,8 @@ class Conductor:
         self._listener.on_candidate(
             number, kept_weights=densities.kept_weights, density=densities.density, start=start, until=until
         )
-        return Job(trial=number, densities=densities, seed=self._seeds[number], start=start, until=until)
+        checksum = self._checksums[number] if start else ""
+        return Job(number, densities, seed=self._seeds[number], start=start, until=until, mask_checksum=checksum)
 
     def _update(self, number: int, status: Status, scores: dict[int, float] | None = None) -> None:
         trial = self.history[number]

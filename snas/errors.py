@@ -15,5 +15,9 @@ class RefusedError(SnasError):
     """A network that cannot work (an emptied layer, no path from input to output), found before any training."""
 
 
-class DivergedError(SnasError):
+class FailedError(SnasError):
+    """A network that broke in training: the end of one candidate or seed, not of the command."""
+
+
+class DivergedError(FailedError):
     """Training gave a loss that is NaN or infinite."""

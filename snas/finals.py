@@ -5,8 +5,9 @@ from __future__ import annotations
 from snas.bench import Bench
 from snas.data.split import Arrays
 from snas.densities import Densities
-from snas.errors import DivergedError, RefusedError
+from snas.errors import FailedError, RefusedError
 from snas.listener import Listener
+from snas.locks import owned
 from snas.pruning.methods import Method, methods
 from snas.registry import Entry, Registry, TrainingRecord
 from snas.seeds import Stream, derive
@@ -43,14 +44,15 @@ def train_entry(registry: Registry, entry: Entry, bench: Bench, *, seeds: int, l
     Entries of one study share seed k's initial weights, order of data and split, so that differences are paired.
     """
     listener.on_entry(entry, seeds=seeds)
-    runs = {run.number: run for run in registry.runs(entry)}
-    test = None
-    for number in range(seeds):
-        run = runs.get(number)
-        if run is not None and run.status is not Status.RUNNING:
-            continue
-        test = test or bench.test_split()
-        _train_run(registry, entry, bench, number, run, test, listener)
+    with owned(registry, f"entry-{entry.id}"):
+        runs = {run.number: run for run in registry.runs(entry)}
+        test = None
+        for number in range(seeds):
+            run = runs.get(number)
+            if run is not None and run.status is not Status.RUNNING:
+                continue
+            test = test or bench.test_split()
+            _train_run(registry, entry, bench, number, run, test, listener)
 
 
 def _train_run(
@@ -69,7 +71,15 @@ def _train_run(
     key = f"entry-{entry.id}-seed-{number}"
     method, target = recipe(entry, bench)
     try:
-        training = Training(bench.task, method, target, seed=seed, key=key, checkpoints=checkpoints)
+        training = Training(
+            bench.task,
+            method,
+            target,
+            seed=seed,
+            key=key,
+            checkpoints=checkpoints,
+            mask_checksum=(run.mask_checksum or "") if run else "",
+        )
         registry.set_kept(training_id, training.densities.counts)
         for epoch in training.run(start=start, until=bench.task.rule.epochs):
             report = Report(
@@ -84,12 +94,12 @@ def _train_run(
             )
             registry.record(training_id, report, status=Status.RUNNING)
             listener.on_run_epoch(entry, number, report)
-    except (RefusedError, DivergedError) as error:
+        loss, accuracy = training.test(test) if test else (None, None)
+    except (RefusedError, FailedError) as error:
         status = Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED
         registry.set_status(training_id, status, reason=str(error))
         listener.on_run_end(entry, number, test_accuracy=None, reason=str(error))
     else:
-        loss, accuracy = training.session.evaluate(test) if test else (None, None)
         registry.finish(training_id, test_loss=loss, test_accuracy=accuracy)
         listener.on_run_end(entry, number, test_accuracy=accuracy, reason=None)
     checkpoints.drop(key)

@@ -52,7 +52,8 @@ def rank(registry: Registry, chosen: Filter | None = None) -> list[Group]:
     """Rank the registry's entries by mean test accuracy, in groups that can be compared.
 
     A group has one network family, one data set with one split, and one training length. Of equal accuracies the
-    smaller network ranks first; entries without a test accuracy follow, unranked.
+    smaller network ranks first. Entries without a test accuracy, and those of which a seed was refused or failed,
+    follow unranked: a mean over the seeds that survived says too much.
     """
     groups: dict[tuple[Any, ...], list[Entry]] = {}
     for entry in registry.entries():
@@ -67,7 +68,8 @@ def make_row(registry: Registry, entry: Entry) -> Row:
     finished = [run for run in runs if run.status is Status.FINISHED]
     test = [run.test_accuracy for run in finished if run.test_accuracy is not None]
     validation = [run.reports[-1].validation_accuracy for run in finished if run.reports]
-    if not validation and (candidate := candidate_of(registry, entry)) is not None:
+    candidate = candidate_of(registry, entry)
+    if not runs and candidate is not None and candidate.epochs == entry.rule["epochs"]:
         validation = [candidate.reports[-1].validation_accuracy]
     densities = densities_of(entry, runs)
     return Row(
@@ -76,7 +78,7 @@ def make_row(registry: Registry, entry: Entry) -> Row:
         name=entry.name,
         kind=entry.kind,
         method=entry.method,
-        space=entry.space["name"],
+        space=space_label(entry.space),
         dataset=entry.dataset["name"],
         kept_weights=entry.kept_weights,
         total_weights=entry.total_weights,
@@ -87,6 +89,7 @@ def make_row(registry: Registry, entry: Entry) -> Row:
         validation_accuracy=statistics.fmean(validation) if validation else None,
         validation_std=statistics.stdev(validation) if len(validation) > 1 else None,
         seeds=len(finished),
+        failed=sum(run.status in (Status.FAILED, Status.REFUSED) for run in runs),
         flops=densities.flops,
         epochs=entry.rule["epochs"],
         epochs_spent=entry.search_epochs + sum(run.epochs for run in runs),
@@ -102,7 +105,7 @@ def candidate_of(registry: Registry, entry: Entry) -> TrainingRecord | None:
     """The candidate of its study that a searched entry is."""
     if entry.candidate is None:
         return None
-    study = next((study for study in registry.studies() if study.id == entry.study_id), None)
+    study = registry.study_of(entry)
     return registry.candidates(study)[entry.candidate] if study else None
 
 
@@ -121,18 +124,29 @@ def layers_of(space: Mapping[str, Any]) -> tuple[Layer, ...]:
     )
 
 
+def space_label(space: Mapping[str, Any]) -> str:
+    """A recorded space's name with the arguments that it was made from."""
+    arguments = ", ".join(f"{key}={value}" for key, value in space["arguments"].items())
+    return f"{space['name']} ({arguments})" if arguments else str(space["name"])
+
+
 def describe_rule(rule: Mapping[str, Any]) -> str:
     """A recorded training rule on one line."""
     known = {name: rule[name] for name in TrainingRule.__dataclass_fields__ if name in rule}
-    initialization = rule["initialization"] + {"auto": "", "on": " rescaled", "off": " not rescaled"}[rule["rescale"]]
+    initialization = rule["weights"]
     ends = "".join(f", {end.replace('_', ' ')} dense" for end in ("first_layer", "last_layer") if rule[end] == "dense")
     return f"{TrainingRule(**known).describe()}, init {initialization}{ends}"
+
+
+def _rankable(row: Row) -> bool:
+    return row.test_accuracy is not None and not row.failed
 
 
 def _comparable(entry: Entry) -> tuple[Any, ...]:
     layers = tuple((layer["name"], tuple(layer["shape"])) for layer in entry.space["layers"])
     return (
-        entry.space["name"],
+        space_label(entry.space),
+        entry.space["network"],
         entry.dataset["name"],
         entry.rule["epochs"],
         entry.dataset["fingerprint"],
@@ -143,10 +157,8 @@ def _comparable(entry: Entry) -> tuple[Any, ...]:
 
 def _group(registry: Registry, entries: Sequence[Entry]) -> Group:
     rows = [make_row(registry, entry) for entry in entries]
-    rows.sort(key=lambda row: (row.test_accuracy is None, -(row.test_accuracy or 0), row.kept_weights, row.id))
-    ranked = [
-        row if row.test_accuracy is None else replace(row, rank=number) for number, row in enumerate(rows, start=1)
-    ]
+    rows.sort(key=lambda row: (not _rankable(row), -(row.test_accuracy or 0), row.kept_weights, row.id))
+    ranked = [replace(row, rank=number) if _rankable(row) else row for number, row in enumerate(rows, start=1)]
     first = entries[0]
     data = first.dataset
     subtitle = (
@@ -156,7 +168,7 @@ def _group(registry: Registry, entries: Sequence[Entry]) -> Group:
         "ranked by mean test accuracy, ± is the standard deviation over seeds"
     )
     return Group(
-        space=first.space["name"],
+        space=space_label(first.space),
         dataset=data["name"],
         epochs=first.rule["epochs"],
         subtitle=subtitle,

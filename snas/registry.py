@@ -98,6 +98,7 @@ class Registry:
 
     def __init__(self, path: Path | str, *, create: bool = True) -> None:
         self.path = Path(path)
+        self._environment: int | None = None
         if not self.path.exists() and not create:
             raise InputError(f"no registry at {self.path}; run snas search first or name another with --registry")
         if not self.path.parent.is_dir():
@@ -125,6 +126,22 @@ class Registry:
     def files(self) -> Path:
         """Folder beside the registry for checkpoints of unfinished networks."""
         return self.path.with_name(self.path.name + ".files")
+
+    def use_environment(self, environment: Mapping[str, Any]) -> None:
+        """Note with every epoch recorded from now on where it was trained: versions, device, threads."""
+        content = _dump(environment)
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
+        self._environment = self._query("SELECT id FROM environments WHERE content = ?", content)[0]["id"]
+
+    def environments(self, entry: Entry) -> list[Mapping[str, Any]]:
+        """Where the epochs of an entry's networks were trained."""
+        rows = self._query(
+            "SELECT DISTINCT content FROM environments JOIN reports ON environment_id = environments.id "
+            "JOIN trainings ON trainings.id = training_id WHERE entry_id = ? ORDER BY environments.id",
+            entry.id,
+        )
+        return [json.loads(row["content"]) for row in rows]
 
     # Studies and candidates
 
@@ -166,6 +183,11 @@ class Registry:
                 (study.id, number, seed, _dump(point.tolist()), _dump(kept), Status.RUNNING, _now()),
             )
         return int(cursor.lastrowid or 0)
+
+    def study_of(self, entry: Entry) -> Study | None:
+        """The study that an entry came from, or None."""
+        rows = self._query("SELECT * FROM studies WHERE id = ?", entry.study_id)
+        return _study(rows[0]) if rows else None
 
     def candidates(self, study: Study) -> list[TrainingRecord]:
         """All candidates of a study in the order of their numbers."""
@@ -217,6 +239,11 @@ class Registry:
             raise InputError(f"no row {entry_id} in {self.path}; snas leaderboard lists the ids")
         return _entry(rows[0])
 
+    def find_key(self, key: str) -> Entry | None:
+        """The entry stored under `key`, or None."""
+        rows = self._query("SELECT * FROM entries WHERE key = ?", key)
+        return _entry(rows[0]) if rows else None
+
     def runs(self, entry: Entry) -> list[TrainingRecord]:
         """The entry's networks, one a seed, in the order of seeds."""
         return self._trainings("entry_id", entry.id)
@@ -238,9 +265,9 @@ class Registry:
         rest = (report.validation_accuracy, report.seconds)
         with self._transaction():
             self._db.execute(
-                f"INSERT OR IGNORE INTO reports (training_id, {_REPORT_COLUMNS}, recorded) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (training_id, *values, *rest, _now()),
+                f"INSERT OR IGNORE INTO reports (training_id, {_REPORT_COLUMNS}, recorded, environment_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (training_id, *values, *rest, _now(), self._environment),
             )
             self._db.execute(
                 "UPDATE trainings SET status = ?, mask_checksum = ? WHERE id = ?",

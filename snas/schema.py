@@ -54,6 +54,10 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (study_id, number),
         UNIQUE (entry_id, number)
     );
+    CREATE TABLE environments (          -- where epochs were trained: a resumed network may have seen several
+        id INTEGER PRIMARY KEY,
+        content TEXT NOT NULL UNIQUE     -- JSON: versions, device, threads
+    );
     CREATE TABLE reports (
         training_id INTEGER NOT NULL REFERENCES trainings (id),
         epoch INTEGER NOT NULL,
@@ -63,6 +67,7 @@ MIGRATIONS: tuple[str, ...] = (
         validation_accuracy REAL NOT NULL,
         seconds REAL NOT NULL,
         recorded TEXT NOT NULL,
+        environment_id INTEGER REFERENCES environments (id),
         PRIMARY KEY (training_id, epoch)
     ) WITHOUT ROWID;
     """,

@@ -102,8 +102,8 @@ class SearchSettings(Settings):
     samples: int = option(24, "Candidates to try in all; may grow when a search is resumed.", panel=SEARCH)
     grace: int = option(1, "Epochs that every candidate gets before it can be stopped.", panel=SEARCH)
     eta: int = option(2, "ASHA's reduction factor: the best 1/eta of a rung go on.", panel=SEARCH)
-    representation: str = option(
-        "layer", "One density per layer, one per block, or one for all (uniform).", panel=SEARCH
+    representation: str | None = option(
+        None, "One density per layer, per block, or one for all: layer, block, uniform.", panel=SEARCH, shown="layer"
     )
     mask: str = option("random", "Which weights of a layer are kept: random, magnitude or snip scores.", panel=SEARCH)
     evaluator: str = option("serial", "What trains the candidates.", panel=RUN)

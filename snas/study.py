@@ -15,9 +15,10 @@ from snas.bench import Bench
 from snas.conductor import Conductor
 from snas.errors import InputError, SnasError
 from snas.evaluators.asha import Ladder
-from snas.evaluators.base import evaluators
+from snas.evaluators.base import candidate_key, evaluators
 from snas.finals import given_densities, train_entry
 from snas.listener import Listener
+from snas.pruning.methods import methods
 from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.settings import SearchSettings
 from snas.strategies.base import Strategy, make_strategy
@@ -71,9 +72,12 @@ def open_study(
             f"study {name!r} in {registry.path} was made with {different}; "
             "use the same settings to resume it, or another --name"
         )
-    if settings.samples > study.samples:
-        study = registry.set_samples(study, settings.samples)
     return study, True
+
+
+def grow(registry: Registry, study: Study, samples: int) -> Study:
+    """Let the study try more candidates; a smaller number than before changes nothing."""
+    return registry.set_samples(study, samples) if samples > study.samples else study
 
 
 def run_search(
@@ -103,6 +107,9 @@ def run_search(
     evaluator = evaluators.get(settings.evaluator)(bench.task, given_densities(settings.mask), checkpoints)
     for report in evaluator.run(conductor):
         conductor.take(report)
+    for trial in conductor.history:
+        if trial.status is Status.FINISHED:  # a kill may have come between its last report and this
+            checkpoints.drop(candidate_key(trial.number))
     return conductor
 
 
@@ -163,7 +170,7 @@ def _winner_entry(
             method="searched",
             space=bench.space.describe(),
             dataset=bench.describe_dataset(),
-            rule=bench.describe_rule(),
+            rule=bench.describe_rule(given_densities(settings.mask)),
             strategy=study.identity["strategy"]["name"],
             mask_rule=settings.mask,
             seed=settings.seed,
@@ -189,7 +196,7 @@ def _baseline_entry(registry: Registry, study: Study, bench: Bench, method: str,
             method=method,
             space=bench.space.describe(),
             dataset=bench.describe_dataset(),
-            rule=bench.describe_rule(),
+            rule=bench.describe_rule(methods.get(method)),
             mask_rule=method,
             seed=study.identity["seed"],
             kept_weights=count,
@@ -205,7 +212,9 @@ def _describe_strategy(settings: SearchSettings, strategy: Strategy | None) -> d
     if strategy is None:
         given = {key: str(value) for key, value in settings.strategy_arg.items()}
         return {"name": settings.strategy, "arguments": given}
-    options = {key: repr(value) for key, value in vars(strategy).items() if " at 0x" not in repr(value)}
+    options = {
+        key: repr(value) for key, value in getattr(strategy, "__dict__", {}).items() if " at 0x" not in repr(value)
+    }
     return {"name": f"{type(strategy).__module__}.{type(strategy).__qualname__}", "arguments": options}
 
 

@@ -13,13 +13,13 @@ LAYERS = [
 ]
 RULE = {
     **TrainingRule(epochs=2).as_dict(), "initialization": "he", "rescale": "auto", "first_layer": "search",
-    "last_layer": "search", "epoch_rule": "last",
+    "last_layer": "search", "epoch_rule": "last", "weights": "he",
 }  # fmt: skip
 
 
 def entry(key: str, **values) -> Entry:
     base = {"key": key, "name": key, "kind": "baseline", "method": "snip", "mask_rule": "snip", "seed": 0}
-    space = {"name": "net", "arguments": {}, "layers": LAYERS}
+    space = {"name": "net", "arguments": {}, "network": "n", "layers": LAYERS}
     data = {"name": "d", "fingerprint": "f", "split": "s", "train": 9, "validation": 1, "test": 5}
     return Entry(
         **{**base, "space": space, "dataset": data, "rule": RULE, "environment": {}, "kept_weights": 28,
@@ -62,7 +62,17 @@ def test_refused_and_unfinished_seeds_do_not_count():
         stored = add(registry, "x", [0.8])
         registry.set_status(registry.add_run(stored, 1, seed=1), Status.REFUSED, reason="no path")
         registry.add_run(stored, 2, seed=2)
-        assert make_row(registry, stored).seeds == 1
+        row = make_row(registry, stored)
+        assert (row.seeds, row.failed) == (1, 1)
+
+
+def test_a_mean_over_survivors_is_not_ranked():
+    with Registry("r.db") as registry:
+        add(registry, "whole", [0.7])
+        survivor = add(registry, "survivor", [0.9])
+        registry.set_status(registry.add_run(survivor, 1, seed=1), Status.FAILED, reason="loss is nan")
+        (group,) = rank(registry)
+    assert [(row.rank, row.name) for row in group.rows] == [(1, "whole"), (None, "survivor")]
 
 
 def test_search_cost_is_counted():
@@ -87,6 +97,8 @@ def test_what_cannot_be_compared_is_never_in_one_ranking():
         base = entry("base")
         others = {
             "space": {**base.space, "name": "other"},
+            "arguments": {**base.space, "arguments": {"width": 3}},
+            "network": {**base.space, "network": "m"},
             "layers": {**base.space, "layers": [LAYERS[1]]},
             "dataset": {**base.dataset, "name": "e"},
             "fingerprint": {**base.dataset, "fingerprint": "g"},
@@ -95,11 +107,11 @@ def test_what_cannot_be_compared_is_never_in_one_ranking():
         }
         add(registry, "base", [0.5])
         for name, value in others.items():
-            field = "space" if name in ("space", "layers") else "rule" if name == "epochs" else "dataset"
+            field = "dataset" if "fingerprint" in value else "space" if "layers" in value else "rule"
             kept = {"kept": {"b": 10}} if name == "layers" else {}
             add(registry, name, [0.5], **{field: value}, **kept)
         groups = rank(registry)
-    assert [len(group.rows) for group in groups] == [1] * 7
+    assert [len(group.rows) for group in groups] == [1] * 9
 
 
 def test_filters():

@@ -122,4 +122,4 @@ def test_a_new_file_has_the_current_format(tmp_path):
         assert registry._db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
         assert registry._db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         tables = {row[0] for row in registry._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"studies", "entries", "trainings", "reports"}
+    assert tables == {"studies", "entries", "trainings", "reports", "environments"}

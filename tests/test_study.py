@@ -266,3 +266,127 @@ def test_train_adds_seeds_or_a_longer_row():
     assert longer.id not in (row.id for row in result.leaderboard()[0].rows)
     assert (longer.row.epochs, longer.row.seeds, longer.densities) == (6, 1, result.best.densities)
     assert len(snas.leaderboard("r.db")) == 2  # lengths are not mixed in one ranking
+
+
+def test_a_mask_that_cannot_be_reproduced_is_never_trained_on(monkeypatch):
+    with pytest.raises(Stop):
+        snas.prune(space(), method="snip", density=0.1, listener=StopAfter(2), epochs=3, final_seeds=1, registry="r.db")
+    from snas.masks import Masks
+
+    monkeypatch.setattr(Masks, "checksum", lambda self: "another")
+    with pytest.raises(SnasError, match="another mask here"):
+        snas.prune(space(), method="snip", density=0.1, epochs=3, final_seeds=1, registry="r.db")
+    ((run,),) = all_runs("r.db")
+    assert run.epochs == 2
+
+
+def all_runs(path):
+    with Registry(path) as registry:
+        return [registry.runs(entry) for entry in registry.entries()]
+
+
+class Fragile(nn.Sequential):
+    def forward(self, x):
+        if self.training and x.shape[0] == 7:
+            raise RuntimeError("out of luck")
+        return super().forward(x)
+
+
+def fragile():
+    return Fragile(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
+
+
+def test_a_network_that_raises_fails_its_candidates_with_the_reason():
+    odd = snas.SearchSpace.from_model(fragile, input_shape=(1, 8, 8), name="fragile")
+    with pytest.raises(SnasError, match=r"none of 2 candidates .* RuntimeError: out of luck"):
+        snas.search(odd, strategy="random", **{**SMALL, "samples": 2, "batch_size": 7})
+    candidates, _ = records()
+    assert {candidate.status for candidate in candidates} == {Status.FAILED}
+    with pytest.raises(SnasError, match="out of luck"):
+        snas.prune(odd, method="random", density=0.5, epochs=1, final_seeds=2, batch_size=7, registry="p.db")
+    assert [run.status for run in all_runs("p.db")[0]] == [Status.FAILED] * 2
+
+
+@pytest.mark.parametrize("point", [[0.5], [0.5, 1.5], [0.5, float("nan")], [0.5, 0.5, 0.5]])
+def test_a_strategy_that_breaks_its_contract_is_named(point):
+    with pytest.raises(SnasError, match="strategy Fixed proposed"):
+        snas.search(space(), strategy=Fixed(point), **SMALL)
+
+
+def test_a_row_is_trained_by_one_process_at_a_time():
+    from snas.locks import owned
+
+    result = snas.search(space(), strategy="random", **SMALL)
+    busy = pytest.raises(InputError, match="entry 1 is being worked on by another process")
+    with Registry("r.db") as registry, owned(registry, f"entry-{result.best.id}"), busy:
+        snas.train(result.best.id, space=space(), final_seeds=2, registry="r.db")
+    assert snas.train(result.best.id, space=space(), final_seeds=2, registry="r.db").row.seeds == 2
+
+
+def test_spaces_that_do_not_fit_the_data_are_refused():
+    for shape, classes, what in (((1, 4, 4), 10, "shape"), ((1, 8, 8), 3, "classes")):
+
+        def network(shape=shape, classes=classes):
+            return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], classes))
+
+        odd = snas.SearchSpace.from_model(network, input_shape=shape, name="odd")
+        with pytest.raises(InputError, match=what):
+            snas.search(odd, strategy="random", **SMALL)
+
+
+def test_a_space_keeps_its_own_representation():
+    uniform = space().with_options(representation="uniform")
+    snas.search(uniform, strategy="random", **{**SMALL, "samples": 1, "final_seeds": 0})
+    candidates, _ = records()
+    assert candidates[0].point.shape == (1,)
+
+
+def test_networks_of_one_name_and_shape_have_studies_of_their_own():
+    def other():
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.Tanh(), nn.Dropout(0.1), nn.Linear(24, 10)
+        )
+
+    tanh = snas.SearchSpace.from_model(other, input_shape=(1, 8, 8), name="tiny")
+    settings = {**SMALL, "samples": 1}
+    first = snas.search(space(), strategy="random", **settings)
+    second = snas.search(tanh, strategy="random", **settings)
+    assert first.study != second.study
+    assert len(snas.leaderboard("r.db")) == 2
+    with pytest.raises(InputError, match="another network"):
+        snas.train(first.best.id, space=tanh, registry="r.db")
+
+
+def test_every_epoch_says_where_it_was_trained(monkeypatch):
+    from snas import bench
+
+    real = bench.environment
+    with pytest.raises(Stop):
+        snas.prune(space(), method="snip", density=0.1, listener=StopAfter(1), epochs=2, final_seeds=1, registry="r.db")
+    monkeypatch.setattr(bench, "environment", lambda device: {**real(device), "torch": "99"})
+    snas.prune(space(), method="snip", density=0.1, epochs=2, final_seeds=1, registry="r.db")
+    with Registry("r.db") as registry:
+        seen = [environment["torch"] for environment in registry.environments(registry.find_entry(1))]
+    assert seen == [torch.__version__, "99"]
+
+
+def test_volumes_can_be_searched():
+    def network():
+        return nn.Sequential(
+            nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 4, (1, 3, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)
+        )
+
+    volumes = snas.SearchSpace.from_model(network, input_shape=(1, 8, 8), name="volumes")
+    assert (
+        snas.search(volumes, strategy="random", **{**SMALL, "samples": 1, "epochs": 1}).best.test_accuracy is not None
+    )
+
+
+def test_an_interrupted_longer_training_shows_no_figure_of_the_search():
+    result = snas.search(space(), strategy="random", **{**SMALL, "final_seeds": 0})
+    with pytest.raises(Stop):
+        snas.train(result.best.id, space=space(), epochs=6, listener=StopAfter(2), registry="r.db")
+    longer = next(group for group in snas.leaderboard("r.db") if group.epochs == 6)
+    assert longer.rows[0].validation_accuracy is None
+    back = snas.train(longer.rows[0].id, space=space(), epochs=4, final_seeds=1, registry="r.db")
+    assert back.id == result.best.id

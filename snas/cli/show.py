@@ -13,7 +13,7 @@ from rich.text import Text
 from snas.cli.options import Format
 from snas.cli.tables import check_format, label, print_json, results_console, spread
 from snas.exports import Row
-from snas.registry import Entry, Registry, TrainingRecord
+from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.settings import registry_path
 
 if TYPE_CHECKING:
@@ -37,14 +37,16 @@ def show(
         entry = opened.find_entry(row)
         runs = opened.runs(entry)
         summary = make_row(opened, entry)
+        study = opened.study_of(entry)
+        environments = opened.environments(entry) or [entry.environment]
     if format == "json":
-        print_json(_as_dict(summary, entry, runs))
+        print_json(_as_dict(summary, entry, runs, study, environments))
         return
     console = results_console()
     print_row(summary)
     if runs:
         console.print(_seeds_table(runs))
-    for title, values in _provenance(entry):
+    for title, values in _provenance(entry, study, environments):
         console.print(Text.assemble((f"{title:<12}", "bold"), values), soft_wrap=True)
 
 
@@ -67,8 +69,8 @@ def print_row(row: Row) -> None:
         f"{row.compression:.2f}x smaller, {row.flops / 1e6:.3g} MFLOPs an example"
     )
     console.print(
-        f"test {spread(row.test_accuracy, row.test_std, row.seeds)}, "
-        f"validation {spread(row.validation_accuracy, row.validation_std, row.seeds)}; "
+        f"test {spread(row.test_accuracy, row.test_std, row)}, "
+        f"validation {spread(row.validation_accuracy, row.validation_std, row)}; "
         f"{row.epochs} epochs each, {row.epochs_spent:,} epochs and {row.seconds:.0f} s spent in all"
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -115,14 +117,22 @@ def _seeds_table(runs: Sequence[TrainingRecord]) -> Table:
     return table
 
 
-def _provenance(entry: Entry) -> list[tuple[str, str]]:
+def _provenance(entry: Entry, study: Study | None, environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     from snas.ranking import describe_rule
 
+    search = []
+    if study is not None and entry.candidate is not None:
+        strategy, asha = study.identity["strategy"], study.identity["asha"]
+        options = _pairs(strategy["arguments"]) or "default options"
+        rungs = f"ASHA grace {asha['grace']}, eta {asha['eta']}"
+        text = f"candidate {entry.candidate} of {study.samples}, strategy {strategy['name']} ({options}), {rungs}"
+        search = [("search", f"{text}, masks {entry.mask_rule}, {entry.search_epochs:,} epochs")]
     return [
+        *search,
         ("training", describe_rule(entry.rule)),
         ("data", _pairs(entry.dataset)),
         ("space", _pairs({key: value for key, value in entry.space.items() if key not in ("layers", "name")})),
-        ("environment", _pairs(entry.environment)),
+        *(("environment", _pairs(environment)) for environment in environments),
         ("seed", f"{entry.seed}; result after the {entry.rule['epoch_rule']} epoch; recorded {entry.created}"),
     ]
 
@@ -132,7 +142,13 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(shown)
 
 
-def _as_dict(row: Row, entry: Entry, runs: Sequence[TrainingRecord]) -> dict[str, Any]:
+def _as_dict(
+    row: Row,
+    entry: Entry,
+    runs: Sequence[TrainingRecord],
+    study: Study | None,
+    environments: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
@@ -153,7 +169,9 @@ def _as_dict(row: Row, entry: Entry, runs: Sequence[TrainingRecord]) -> dict[str
         "strategy": entry.strategy,
         "mask_rule": entry.mask_rule,
         "seed": entry.seed,
-        "environment": dict(entry.environment),
+        "environments": [dict(environment) for environment in environments],
+        "candidate": entry.candidate,
+        "study": None if study is None else {"name": study.name, "samples": study.samples, **study.identity},
         "created": entry.created,
         "seeds": [
             {

@@ -45,12 +45,13 @@ def results_console() -> Console:
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
 
 
-def spread(mean: float | None, std: float | None, seeds: int) -> str:
-    """A mean accuracy in percent with its spread and number of seeds."""
+def spread(mean: float | None, std: float | None, row: Row) -> str:
+    """A mean accuracy in percent with its spread and number of seeds; "2 of 3" where a seed was refused or failed."""
+    seeds = f"{row.seeds} of {row.seeds + row.failed}" if row.failed else str(row.seeds)
     if mean is None:
-        return "-"
+        return f"- (n={seeds})" if row.failed else "-"
     if std is None:
-        return f"{mean:.2%}"
+        return f"{mean:.2%} (n={seeds})" if row.seeds else f"{mean:.2%}"
     return f"{100 * mean:.2f} ± {100 * std:.2f} % (n={seeds})"
 
 
@@ -69,8 +70,8 @@ def _table(rows: Sequence[Row], *, with_names: bool) -> Table:
             f"{row.kept_weights:,}",
             f"{row.density:.2%}",
             f"{row.compression:.2f}x",
-            spread(row.test_accuracy, row.test_std, row.seeds),
-            spread(row.validation_accuracy, None, row.seeds),
+            spread(row.test_accuracy, row.test_std, row),
+            "-" if row.validation_accuracy is None else f"{row.validation_accuracy:.2%}",
             f"{row.flops / 1e6:.3g}",
             f"{row.epochs_spent:,}",
             f"{row.seconds:.0f}",

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Train candidate `trial` from `start` epochs (0: from scratch) until `until` epochs."""
+    """Train candidate `trial` from `start` epochs (0: from scratch) until `until` epochs.
+
+    `mask_checksum` is that of the mask it was trained with before, "" from scratch.
+    """
 
     trial: int
     densities: Densities
     seed: int
     start: int
     until: int
+    mask_checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Failure:
     trial: int
     status: Status
     reason: str
+
+
+def candidate_key(number: int) -> str:
+    """Name of a candidate's checkpoints."""
+    return f"trial-{number}"
 
 
 class Feed(Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from snas.errors import DivergedError, RefusedError
-from snas.evaluators.base import Failure, Feed, Job, evaluators
+from snas.errors import FailedError, RefusedError
+from snas.evaluators.base import Failure, Feed, Job, candidate_key, evaluators
 from snas.pruning.methods import Method
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Task, Training
@@ -27,10 +27,16 @@ class SerialEvaluator:
             yield from self._train(job)
 
     def _train(self, job: Job) -> Iterator[Report | Failure]:
-        key = f"trial-{job.trial}"
+        key = candidate_key(job.trial)
         try:
             training = Training(
-                self._task, self._method, job.densities, seed=job.seed, key=key, checkpoints=self._checkpoints
+                self._task,
+                self._method,
+                job.densities,
+                seed=job.seed,
+                key=key,
+                checkpoints=self._checkpoints,
+                mask_checksum=job.mask_checksum,
             )
             for epoch in training.run(start=job.start, until=job.until):
                 yield Report(
@@ -45,7 +51,7 @@ class SerialEvaluator:
                 )
         except RefusedError as error:
             yield Failure(job.trial, Status.REFUSED, str(error))
-        except DivergedError as error:
+        except FailedError as error:
             self._checkpoints.drop(key)
             yield Failure(job.trial, Status.FAILED, str(error))
         else:

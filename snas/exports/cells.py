@@ -39,10 +39,11 @@ def percent(fraction: float | None) -> str:
     return f"{value:.2f}%" if value == 0 or value >= 0.1 else f"{value:.2g}%"
 
 
-def _accuracy(mean: float | None, std: float | None, seeds: int) -> str:
+def _accuracy(mean: float | None, std: float | None, row: Row) -> str:
     """Mean, spread and number of seeds in percent: "97.42 ± 0.31 (n=3)"."""
+    seeds = f"{row.seeds} of {row.seeds + row.failed}" if row.failed else str(row.seeds)
     if (mean := finite(mean)) is None:
-        return MISSING
+        return f"{MISSING} (n={seeds})" if row.failed else MISSING
     spread = "" if (std := finite(std)) is None else f" ± {100 * std:.2f}"
     return f"{100 * mean:.2f}{spread} (n={seeds})"
 
@@ -69,7 +70,7 @@ class Column:
     number: bool = True
 
 
-TEST = Column("Test accuracy %", lambda row: _accuracy(row.test_accuracy, row.test_std, row.seeds))
+TEST = Column("Test accuracy %", lambda row: _accuracy(row.test_accuracy, row.test_std, row))
 COLUMNS = (
     Column("Rank", lambda row: MISSING if row.rank is None else str(row.rank)),
     Column("Name", lambda row: row.name, number=False),
@@ -79,7 +80,7 @@ COLUMNS = (
     Column("Density", lambda row: percent(row.density)),
     Column("Compression", lambda row: MISSING if finite(row.compression) is None else f"{row.compression:.1f}\u00d7"),
     TEST,
-    Column("Validation accuracy %", lambda row: _accuracy(row.validation_accuracy, row.validation_std, row.seeds)),
+    Column("Validation accuracy %", lambda row: _accuracy(row.validation_accuracy, row.validation_std, row)),
     Column("FLOPs", lambda row: _compact(row.flops)),
     Column("Epochs spent", lambda row: f"{row.epochs_spent:,}"),
     Column("Seconds", lambda row: MISSING if finite(row.seconds) is None else f"{row.seconds:,.0f}"),

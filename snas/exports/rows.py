@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Row:
         validation_accuracy: as for the test.
         validation_std: as for the test.
         seeds: how many are behind mean and spread.
+        failed: further seeds that were refused or failed; a mean over survivors is not ranked.
         flops: effective floating-point operations for one example.
         epochs: training length of each network.
         epochs_spent: all epochs that it cost, search included.
@@ -52,6 +53,7 @@ class Row:
     validation_accuracy: float | None
     validation_std: float | None
     seeds: int
+    failed: int = field(default=0, kw_only=True)
     flops: int
     epochs: int
     epochs_spent: int

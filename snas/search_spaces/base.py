@@ -47,6 +47,7 @@ class SearchSpace:
         pinned: layer name -> fixed density; pinned layers have no coordinate.
         nonlinearity: what follows the weight layers; sets the gain of initializations.
         learning_rate: a good default for this family.
+        network: fingerprint of the dense network, so that one name never stands for two architectures.
     """
 
     name: str
@@ -59,6 +60,7 @@ class SearchSpace:
     pinned: Mapping[str, float] = field(default_factory=dict)
     nonlinearity: str = "relu"
     learning_rate: float = 0.1
+    network: str = ""
 
     @classmethod
     def from_model(
@@ -103,7 +105,7 @@ class SearchSpace:
         from snas.search_spaces.inspection import inspect_network
 
         shape = _check_shape(input_shape, name)
-        layers, classes = inspect_network(factory, shape, name=name)
+        layers, classes, network = inspect_network(factory, shape, name=name)
         chosen = [layer for layer in layers if not any(fnmatchcase(layer.name, pattern) for pattern in excluded)]
         _check_patterns("excluded", excluded, layers)
         _check_patterns("pinned", pinned or {}, chosen)
@@ -126,6 +128,7 @@ class SearchSpace:
             pinned=fixed,
             nonlinearity=nonlinearity,
             learning_rate=learning_rate,
+            network=network,
         )
         space._require_coordinates()
         return space
@@ -133,20 +136,21 @@ class SearchSpace:
     def with_options(
         self,
         *,
-        representation: str = "layer",
+        representation: str | None = None,
         first_layer: str = "search",
         last_layer: str = "search",
     ) -> SearchSpace:
         """Return this space with another representation and policy for its first and last layer.
 
         Args:
-            representation: "layer", "block" or "uniform".
+            representation: "layer", "block" or "uniform"; None keeps the space's own.
             first_layer: "search" its density, or keep it "dense".
             last_layer: the same for the last layer.
 
         Raises:
             InputError: for an unknown option, or when nothing is left to search.
         """
+        representation = representation or self.representation
         for what, value, choices in (
             ("representation", representation, get_args(Representation)),
             ("first-layer", first_layer, get_args(Ends)),
@@ -224,6 +228,8 @@ class SearchSpace:
             "classes": self.classes,
             "representation": self.representation,
             "pinned": dict(self.pinned),
+            "nonlinearity": self.nonlinearity,
+            "network": self.network,
             "layers": [
                 {
                     "name": layer.name,

@@ -16,7 +16,7 @@ def open_space(
     input_shape: Sequence[int],
     classes: int,
     arguments: Mapping[str, Any] | None = None,
-    representation: str = "layer",
+    representation: str | None = None,
     first_layer: str = "search",
     last_layer: str = "search",
 ) -> SearchSpace:
@@ -28,7 +28,7 @@ def open_space(
         input_shape: shape of one example of the data.
         classes: number of classes of the data.
         arguments: of the space; text (as a command line has it) is converted to the types of the space's parameters.
-        representation: one coordinate per "layer", per "block", or one for all ("uniform").
+        representation: one coordinate per "layer", per "block", or one for all ("uniform"); None: the space's own.
         first_layer: "search" its density, or keep it "dense".
         last_layer: the same for the last layer.
 
@@ -48,11 +48,18 @@ def open_space(
         space = open_custom(name, input_shape=shape, classes=classes, arguments=arguments or {})
     else:
         space = _open_registered(name, shape, classes, arguments or {})
-    if space.input_shape != shape:
-        raise InputError(f"space {name!r} takes examples of shape {space.input_shape}; the data has shape {shape}")
-    if space.classes < classes:
-        raise InputError(f"space {name!r} tells {space.classes} classes apart; the data has {classes}")
+    require_fit(space, shape, classes)
     return space.with_options(representation=representation, first_layer=first_layer, last_layer=last_layer)
+
+
+def require_fit(space: SearchSpace, input_shape: tuple[int, ...], classes: int) -> None:
+    """Raise InputError unless the space takes examples of this shape and tells this many classes apart."""
+    if space.input_shape != input_shape:
+        raise InputError(
+            f"space {space.name!r} takes examples of shape {space.input_shape}; the data has shape {input_shape}"
+        )
+    if space.classes < classes:
+        raise InputError(f"space {space.name!r} tells {space.classes} classes apart; the data has {classes}")
 
 
 def _open_registered(

@@ -7,9 +7,12 @@ are always those of the real one.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import re
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from itertools import chain
 from typing import Any, cast
 
@@ -26,11 +29,12 @@ _EXAMPLES = 2  # more than one, so that a network that mixes the examples of a b
 
 def inspect_network(
     factory: Callable[[], nn.Module], input_shape: tuple[int, ...], *, name: str
-) -> tuple[tuple[Layer, ...], int]:
-    """Return the network's prunable layers, in the order of their definition, and its number of classes.
+) -> tuple[tuple[Layer, ...], int, str]:
+    """Return the network's prunable layers, in the order of their definition, its number of classes, its fingerprint.
 
     A weight shared by several modules is one layer, named after the first of them and used at the positions of all.
-    A layer whose weight is computed from other parameters (weight normalization) is left out.
+    A layer whose weight is computed from other parameters (weight normalization), or does not reach the output, is
+    left out.
 
     Args:
         factory: returns a new dense network at every call; it maps (batch, *input_shape) to (batch, classes).
@@ -72,9 +76,21 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
+def fingerprint(model: nn.Module) -> str:
+    """A digest of what a network computes, as far as code can tell: its modules with their options, the names and
+    shapes of its parameters and buffers, and the source of every module class that is neither PyTorch's nor ours."""
+    parts = [re.sub(r" at 0x[0-9a-f]+", "", repr(model))]
+    parts += [f"{key} {tuple(tensor.shape)}" for key, tensor in model.state_dict(keep_vars=True).items()]
+    for kind in sorted({type(module) for module in model.modules()}, key=lambda kind: kind.__qualname__):
+        if kind.__module__.partition(".")[0] not in ("torch", "snas"):
+            with suppress(OSError, TypeError):  # classes typed at a prompt have no source
+                parts.append(inspect.getsource(kind))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 def _inspect(
     factory: Callable[[], nn.Module], input_shape: tuple[int, ...], name: str, device: torch.device
-) -> tuple[tuple[Layer, ...], int]:
+) -> tuple[tuple[Layer, ...], int, str]:
     model = _build(factory, name, device)
     if device.type == "meta":
         if not all(tensor.is_meta for tensor in _tensors(model)):
@@ -88,6 +104,9 @@ def _inspect(
     if not owners:
         raise InputError(f"space {name!r} has no prunable layer; expected a Linear or Conv1d/2d/3d in the network")
     positions, output = _watch(model, input_shape, name)
+    owners = _reaching(model, owners, positions, input_shape, device)
+    if not owners:
+        raise InputError(f"space {name!r} has no prunable layer that reaches the output")
     parameters = {id(parameter): path for path, parameter in model.named_parameters()}
     layers = tuple(
         Layer(
@@ -98,7 +117,34 @@ def _inspect(
         )
         for key, (path, module) in owners.items()
     )
-    return layers, int(output.shape[1])
+    return layers, int(output.shape[1]), fingerprint(model)
+
+
+def _reaching(
+    model: nn.Module,
+    owners: dict[int, tuple[str, nn.Module]],
+    positions: dict[int, int],
+    input_shape: tuple[int, ...],
+    device: torch.device,
+) -> dict[int, tuple[str, nn.Module]]:
+    """Leave out layers that were not called and whose weight no gradient reaches: a network does not use them."""
+    uncalled = [key for key in owners if key not in positions]
+    if not uncalled:
+        return owners
+    weights = [cast(nn.Parameter, owners[key][1].weight) for key in uncalled]
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    model.eval()
+    with torch.random.fork_rng(devices=[]), device if device.type == "meta" else nullcontext():
+        output = model(torch.zeros(_EXAMPLES, *input_shape, device=device))
+        gradients: Sequence[Tensor | None] = [None] * len(weights)
+        if output.requires_grad:
+            gradients = torch.autograd.grad(output.sum(), weights, allow_unused=True)
+    for weight in frozen:
+        weight.requires_grad_(False)
+    unused = {key for key, gradient in zip(uncalled, gradients, strict=True) if gradient is None}
+    return {key: owner for key, owner in owners.items() if key not in unused}
 
 
 def _build(factory: Callable[[], nn.Module], name: str, device: torch.device) -> nn.Module:

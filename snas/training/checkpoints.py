@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -23,20 +24,22 @@ class Checkpoints:
 
     def save(self, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
         """Write the state after `epoch` epochs, durably, before any older one is dropped."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(key, epoch)
         temporary = path.with_suffix(".part")
         unique = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             save_file(unique, temporary)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise SnasError(f"cannot write checkpoint {path}: {error.strerror or error}") from error
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise SnasError(f"cannot write checkpoint {path}: {error}; make room and run the same command") from error
 
     def load(self, key: str, epoch: int) -> dict[str, Tensor] | None:
         """The state after `epoch` epochs; None, with a warning, where there is no readable one."""

@@ -47,8 +47,9 @@ class Session:
     ) -> None:
         """Start before the first epoch with a model whose masked weights are zero."""
         self.model = model.to(device)
-        if len(data.input_shape) == 3:
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for parameter in self.model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
         self.masks = masks
         self.rule = rule
         self.data = data

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from snas.data.split import SearchData
+from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
+from snas.errors import FailedError, InputError, SnasError
 from snas.pruning.methods import Method, prepare
 from snas.pruning.scores import Batch
 from snas.search_spaces.base import SearchSpace
@@ -36,7 +38,15 @@ class Training:
     """The training of one network, restored from its checkpoint where it has one."""
 
     def __init__(
-        self, task: Task, method: Method, target: Densities | int, *, seed: int, key: str, checkpoints: Checkpoints
+        self,
+        task: Task,
+        method: Method,
+        target: Densities | int,
+        *,
+        seed: int,
+        key: str,
+        checkpoints: Checkpoints,
+        mask_checksum: str = "",
     ) -> None:
         """Prepare the masked network.
 
@@ -47,44 +57,77 @@ class Training:
             seed: of this network: initial weights, mask, order of data.
             key: names its checkpoints.
             checkpoints: where they are.
+            mask_checksum: of the mask that it was trained with before, where it was.
 
         Raises:
             RefusedError: if the network cannot work; nothing was trained.
+            FailedError: if its code or its scores are at fault.
+            SnasError: if seed and rule do not give the recorded mask here.
         """
         self.key = key
         self._checkpoints = checkpoints
-        sparse = prepare(
-            task.space,
-            method,
-            target,
-            score_batch(task.data, seed=seed),
-            seed=seed,
-            initialization=task.initialization,
-            rescale=task.rescale,
-            device=task.device,
-        )
-        self.masks = sparse.masks
+        with network_at_fault():
+            sparse = prepare(
+                task.space,
+                method,
+                target,
+                score_batch(task.data, seed=seed),
+                seed=seed,
+                initialization=task.initialization,
+                rescale=task.rescale,
+                device=task.device,
+            )
+            self.session = Session(sparse.model, sparse.masks, task.rule, task.data, seed=seed, device=task.device)
         self.densities = sparse.densities
         self.mask_checksum = sparse.masks.checksum()
-        self.session = Session(sparse.model, sparse.masks, task.rule, task.data, seed=seed, device=task.device)
+        if mask_checksum and mask_checksum != self.mask_checksum:
+            raise SnasError(
+                f"{key}: seed and rule give another mask here than the one that it was trained with; its code, data, "
+                "versions or device have changed: go on where it was started, or begin anew under another --name"
+            )
 
     def run(self, *, start: int, until: int) -> Iterator[Epoch]:
         """Train from `start` to `until` epochs, yielding each epoch after its checkpoint is on disk.
 
         The older checkpoint is dropped only when the caller comes back, that is, has recorded the epoch. A checkpoint
         that is lost costs its epochs again and nothing else: they are repeated without being yielded.
+
+        Raises:
+            FailedError: if training diverges or the network's code raises.
+            SnasError: if a checkpoint cannot be written.
         """
         if start:
             state = self._checkpoints.load(self.key, start)
             if state is not None:
                 self.session.load_tensors(state, start)
         while self.session.epoch < until:
-            epoch = self.session.train_epoch()
+            with network_at_fault():
+                epoch = self.session.train_epoch()
+                tensors = self.session.tensors()
             if epoch.number <= start:
                 continue
-            self._checkpoints.save(self.key, epoch.number, self.session.tensors())
+            self._checkpoints.save(self.key, epoch.number, tensors)
             yield epoch
             self._checkpoints.drop(self.key, before=epoch.number)
+
+    def test(self, arrays: Arrays) -> tuple[float, float]:
+        """Mean loss and accuracy on `arrays`."""
+        with network_at_fault():
+            return self.session.evaluate(arrays)
+
+
+@contextmanager
+def network_at_fault() -> Iterator[None]:
+    """Turn whatever a network's own code raises (it may be anybody's) into FailedError, with its reason on one line."""
+    try:
+        yield
+    except InputError as error:
+        raise FailedError(str(error)) from error
+    except SnasError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise FailedError(f"{type(error).__name__}: {text}") from error
 
 
 def score_batch(data: SearchData, *, seed: int) -> Batch:

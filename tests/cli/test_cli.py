@@ -173,7 +173,7 @@ def number():
         (["prune", "--density", "1.5"], "density is 1.5"),
         (["prune", "--density", "nan"], "density is nan"),
         (["prune", "--density", "-inf"], "density is -inf"),
-        (["prune", "--density", "1e-9"], "expected a density of at least"),
+        (["prune", "--density", "1e-9"], "nearest: 34 (density"),
         (["prune", "--method", "snipp"], "did you mean 'snip'"),
         (["prune", "--method", "dense", "--density", "0.5"], "keeps every weight"),
         (["prune", "--final-seeds", "0"], "final-seeds is 0"),

@@ -65,7 +65,7 @@ def test_flops_of_the_dense_network_by_hand():
     ids=["conv1d", "conv3d", "tokens"],
 )
 def test_positions_of_other_layers(layer, shape, positions):
-    layers, _ = inspect_network(
+    layers, *_ = inspect_network(
         lambda: nn.Sequential(copy.deepcopy(layer), nn.Flatten(), nn.LazyLinear(2)), shape, name="x"
     )
     assert (layers[0].shape, layers[0].positions) == (tuple(layer.weight.shape), positions)
@@ -84,14 +84,14 @@ def test_a_tied_weight_is_one_layer_used_twice():
         def forward(self, x):
             return self.head(self.second(self.first(self.first(x))))
 
-    layers, _ = inspect_network(Tied, (6,), name="tied")
+    layers, *_ = inspect_network(Tied, (6,), name="tied")
     assert layers == (Layer("first", (6, 6), parameter="table.weight", positions=3), Layer("head", (2, 6)))
     model = Tied()
     assert all(dict(model.named_parameters())[layer.parameter].shape == layer.shape for layer in layers)
 
 
 def test_a_network_that_is_one_layer():
-    layers, classes = inspect_network(lambda: nn.Linear(4, 2), (4,), name="one")
+    layers, classes, _ = inspect_network(lambda: nn.Linear(4, 2), (4,), name="one")
     assert (layers, classes) == ((Layer("weight", (2, 4), parameter="weight"),), 2)
 
 
@@ -103,7 +103,7 @@ def test_inspection_leaves_random_state_alone():
 
 
 def test_inspection_of_a_huge_network_takes_no_memory():
-    layers, _ = inspect_network(
+    layers, *_ = inspect_network(
         lambda: nn.Sequential(nn.Linear(10, 10**6), nn.Linear(10**6, 10**6), nn.Linear(10**6, 2)), (10,), name="huge"
     )
     assert sum(layer.total for layer in layers) == 10**7 + 10**12 + 2 * 10**6
@@ -306,6 +306,7 @@ def test_description_is_complete_and_plain():
     space = from_model(pinned={"0": 1.0}, arguments={"width": 4}).with_options(representation="uniform")
     description = space.describe()
     layers = description.pop("layers")
+    assert len(description.pop("network")) == 64
     assert description == {
         "name": "tiny",
         "arguments": {"width": 4},
@@ -313,6 +314,7 @@ def test_description_is_complete_and_plain():
         "classes": 3,
         "representation": "uniform",
         "pinned": {"0": 1.0},
+        "nonlinearity": "relu",
     }
     assert [(layer["name"], layer["shape"], layer["block"]) for layer in layers] == [
         ("0", [4, 1, 3, 3], "0"),
@@ -328,3 +330,55 @@ def test_images_are_told_from_vectors():
         require_image((64,), "x")
     with pytest.raises(InputError, match="at least 9x9 pixels; the data has 9x8"):
         require_image((1, 9, 8), "x", smallest=9)
+
+
+def test_networks_of_equal_shapes_have_fingerprints_of_their_own():
+    def network(activation, dropout=0.0):
+        return lambda: nn.Sequential(nn.Linear(4, 3), activation(), nn.Dropout(dropout), nn.Linear(3, 2))
+
+    def fingerprint(factory):
+        return SearchSpace.from_model(factory, input_shape=(4,), name="x").network
+
+    relu = fingerprint(network(nn.ReLU))
+    assert relu == fingerprint(network(nn.ReLU))
+    assert len({relu, fingerprint(network(nn.Tanh)), fingerprint(network(nn.ReLU, 0.5))}) == 3
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.unused, self.last = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)))
+
+
+class Other(Functional):
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x)))
+
+
+def test_what_a_users_forward_does_is_in_the_fingerprint():
+    one, two = (SearchSpace.from_model(kind, input_shape=(4,), name="x") for kind in (Functional, Other))
+    assert one.network != two.network
+
+
+def test_a_layer_that_does_not_reach_the_output_is_no_layer_of_the_space():
+    space = SearchSpace.from_model(Functional, input_shape=(4,), name="x")
+    assert [layer.name for layer in space.layers] == ["first", "last"]
+
+
+class ByHand(nn.Module):
+    """Uses a layer's weight without calling the layer, as attention does with its output projection."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return nn.functional.linear(torch.relu(self.first(x)), self.last.weight)
+
+
+def test_a_layer_used_without_being_called_counts():
+    space = SearchSpace.from_model(ByHand, input_shape=(4,), name="x")
+    assert [layer.name for layer in space.layers] == ["first", "last"]

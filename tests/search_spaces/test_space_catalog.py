@@ -66,11 +66,12 @@ def test_inspection_without_values_equals_the_real_one(name):
     def bare(layers):
         return [(layer.name, layer.shape, layer.parameter, layer.positions) for layer in layers]
 
-    layers, classes = inspect_network(record, (2, 13, 13), name=name)
+    layers, classes, network = inspect_network(record, (2, 13, 13), name=name)
     assert devices == ["meta"]
-    real_layers, real_classes = inspect_network(real, (2, 13, 13), name=name)
+    real_layers, real_classes, real_network = inspect_network(real, (2, 13, 13), name=name)
     assert bare(layers) == bare(real_layers) == bare(space.layers)
     assert classes == real_classes == 3
+    assert network == real_network == space.network
 
 
 def test_options_reach_the_space():
