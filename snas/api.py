@@ -58,6 +58,14 @@ class Result:
 
         Returns:
             A `torch.nn.Module` on the CPU whose masked weights are exactly zero.
+
+        Example:
+            >>> import snas, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     file = f"{folder}/snas.db"
+            ...     result = snas.prune("lenet-300-100", density=0.1, epochs=1, final_seeds=1, registry=file)
+            >>> sum(int(parameter.count_nonzero()) for parameter in result.build().parameters() if parameter.ndim > 1)
+            5020
         """
         from snas.finals import recipe
         from snas.pruning.methods import prepare
@@ -114,7 +122,16 @@ class SearchResult:
     baselines: Mapping[str, Result]
 
     def leaderboard(self) -> list[Group]:
-        """The study's rows, ranked."""
+        """The study's rows, ranked.
+
+        Example:
+            >>> import snas, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     result = snas.search("lenet-300-100", samples=1, epochs=1, final_seeds=1, registry=f"{folder}/r.db")
+            ...     (group,) = result.leaderboard()
+            >>> sorted(row.method for row in group.rows), [row.rank for row in group.rows]
+            (['dense', 'ldi', 'searched', 'snip'], [1, 2, 3, 4])
+        """
         with Registry(self.registry, create=False) as registry:
             return rank(registry, Filter(study=self.study))
 
@@ -182,14 +199,18 @@ def search(
         make_strategy(chosen.strategy, chosen.strategy_arg)
     evaluators.get(chosen.evaluator)
     _check_mask(chosen.mask)
-    bench = _open_bench(chosen, space, dataset, representation=chosen.representation)
+    bench = _open_bench(chosen, space, dataset, listener, representation=chosen.representation)
     with Registry(registry_path(chosen.registry)) as registry:
         registry.use_environment(bench.environment)
         study, resumed = open_study(registry, bench, chosen, strategy_object)
         with owned(registry, f"study-{study.name}"):
             study = grow(registry, study, chosen.samples)
             done = len(registry.candidates(study))
-            listener.on_study(study.name, resumed=resumed, samples=study.samples, done=done)
+            if chosen.samples < study.samples:
+                listener.on_message(
+                    f"study {study.name} has {study.samples} candidates; samples {chosen.samples} is ignored"
+                )
+            listener.on_study(study.name, resumed=resumed, samples=study.samples, done=done, epochs=chosen.epochs)
             conductor = run_search(registry, study, bench, chosen, strategy=strategy_object, listener=listener)
             entries = run_finals(registry, study, bench, chosen, listener=listener)
         results = {name: _result(registry, entry, bench) for name, entry in entries.items()}
@@ -211,7 +232,7 @@ def prune(
     space: str | SearchSpace = "resnet32",
     *,
     method: str = "snip",
-    density: float = 1.0,
+    density: float | None = None,
     dataset: str | Dataset = "digits",
     listener: Listener | None = None,
     **settings: Any,
@@ -221,7 +242,7 @@ def prune(
     Args:
         space: a name, "module:factory", "file.py:factory", or a `SearchSpace`.
         method: "dense", "random", "magnitude", "snip", "ldi" ...
-        density: fraction of the prunable weights to keep, 0 < density <= 1.
+        density: fraction of the prunable weights to keep, 0 < density <= 1; not for "dense".
         dataset: a name, a .npz file, or a `Dataset`.
         listener: hears of progress.
         settings: fields of `PruneSettings`.
@@ -248,11 +269,17 @@ def prune(
     from snas.pruning.methods import methods
 
     recipe = methods.get(chosen.method)
-    bench = _open_bench(chosen, space, dataset)
+    listener = listener or Listener()
+    bench = _open_bench(chosen, space, dataset, listener)
     total = bench.space.total_weights
-    kept = total if recipe.allocation == "dense" else kept_from_density(chosen.density, total)
-    if recipe.allocation == "dense" and chosen.density < 1:
-        raise InputError(f"method 'dense' keeps every weight, but density is {chosen.density}; leave --density out")
+    if recipe.allocation == "dense":
+        if chosen.density not in (None, 1):
+            raise InputError(f"method 'dense' keeps every weight, but density is {chosen.density}; leave --density out")
+        kept = total
+    elif chosen.density is None:
+        raise InputError(f"method {chosen.method!r} needs a density; give --density F with 0 < F <= 1")
+    else:
+        kept = kept_from_density(chosen.density, total)
     if recipe.allocation != "dense":
         uniform(bench.space.layers, kept, pinned=bench.space.pinned)  # raises where the count is out of reach
     with Registry(registry_path(chosen.registry)) as registry:
@@ -284,7 +311,7 @@ def prune(
                 environment=bench.environment,
             )
         )
-        train_entry(registry, entry, bench, seeds=chosen.final_seeds, listener=listener or Listener())
+        train_entry(registry, entry, bench, seeds=chosen.final_seeds, listener=listener)
         return _trained(_result(registry, entry, bench))
 
 
@@ -317,6 +344,15 @@ def train(
 
     Raises:
         InputError: for an unknown row, or data or a space other than the row's.
+
+    Example:
+        >>> import snas, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = f"{folder}/snas.db"
+        ...     short = snas.prune("lenet-300-100", density=0.1, epochs=1, final_seeds=1, registry=file)
+        ...     longer = snas.train(short.id, epochs=2, registry=file)
+        >>> longer.row.epochs, longer.row.seeds, longer.row.kept_weights == short.row.kept_weights
+        (2, 1, True)
     """
     path = registry_path(registry)
     with Registry(path, create=False) as opened:
@@ -324,7 +360,7 @@ def train(
         from snas.finals import train_entry
         from snas.search_spaces.base import spaces
 
-        seeds = max(3, len(opened.runs(entry))) if final_seeds is None else final_seeds
+        seeds = len(opened.runs(entry)) or 3 if final_seeds is None else final_seeds
         require_integer("final-seeds", seeds, 1, 1000)
         chosen = _settings_of(entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads)
         chosen = replace(chosen, data_dir=data_dir)
@@ -339,12 +375,13 @@ def train(
             chosen = replace(chosen, space=wanted_space)
         if isinstance(wanted_data, str):
             chosen = replace(chosen, dataset=wanted_data)
-        bench = _open_bench(chosen, wanted_space, wanted_data)
+        listener = listener or Listener()
+        bench = _open_bench(chosen, wanted_space, wanted_data, listener)
         _require_same(entry, bench)
         opened.use_environment(bench.environment)
         if bench.task.rule.epochs != entry.rule["epochs"]:
             entry = _with_length(opened, entry, bench)
-        train_entry(opened, entry, bench, seeds=seeds, listener=listener or Listener())
+        train_entry(opened, entry, bench, seeds=seeds, listener=listener)
         return _trained(_result(opened, entry, bench))
 
 
@@ -354,6 +391,17 @@ def leaderboard(registry: str | Path | None = None, **chosen: Any) -> list[Group
     Args:
         registry: the file; SNAS_REGISTRY or snas.db by default.
         chosen: fields of `Filter`: space, dataset, study, max_density, max_weights, epochs.
+
+    Example:
+        >>> import snas, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for density in (0.1, 0.2):
+        ...         _ = snas.prune(
+        ...             "lenet-300-100", density=density, epochs=1, final_seeds=1, registry=f"{folder}/snas.db"
+        ...         )
+        ...     groups = snas.leaderboard(f"{folder}/snas.db", max_density=0.15)
+        >>> [row.density for group in groups for row in group.rows]
+        [0.1]
     """
     with Registry(registry_path(None if registry is None else str(registry)), create=False) as opened:
         return rank(opened, Filter(**chosen))
@@ -364,8 +412,30 @@ def _settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> Any:
     for name in given:
         if name not in known:
             raise InputError(f"unknown setting {name!r}; choices: {', '.join(known)}")
-    texts = {name: value for name, value in named.items() if isinstance(value, (str, int, float))}
-    return kind(**texts, **given)
+    objects = {"space": _is_space, "dataset": _is_dataset, "strategy": _is_strategy}
+    plain = {}
+    for name, value in named.items():
+        if isinstance(value, str) or name not in objects:
+            plain[name] = value
+        elif advice := objects[name](value):
+            raise InputError(f"{name} is {type(value).__name__}; {advice}")
+    return kind(**plain, **given)
+
+
+def _is_space(value: Any) -> str:
+    from snas.search_spaces.base import SearchSpace
+
+    return "" if isinstance(value, SearchSpace) else "expected a name, or what SearchSpace.from_model returns"
+
+
+def _is_dataset(value: Any) -> str:
+    from snas.data.base import Dataset
+
+    return "" if isinstance(value, Dataset) else "expected a name, or what snas.from_arrays(x, y) returns"
+
+
+def _is_strategy(value: Any) -> str:
+    return "" if callable(getattr(value, "ask", None)) else "expected a name, or an object with ask()"
 
 
 def _settings_of(entry: Entry, registry: str, *, epochs: int | None, **values: Any) -> Settings:
@@ -374,7 +444,7 @@ def _settings_of(entry: Entry, registry: str, *, epochs: int | None, **values: A
     fields = Settings.__dataclass_fields__
     known = {name: rule[name] for name in fields if name in rule}
     return Settings(
-        **{**known, "epochs": epochs or rule["epochs"]},
+        **{**known, "epochs": rule["epochs"] if epochs is None else epochs},
         space=entry.space["name"],
         space_arg=entry.space["arguments"],
         dataset=entry.dataset["name"],
@@ -385,7 +455,9 @@ def _settings_of(entry: Entry, registry: str, *, epochs: int | None, **values: A
     )
 
 
-def _open_bench(settings: Settings, space: Any, dataset: Any, *, representation: str | None = None) -> Bench:
+def _open_bench(
+    settings: Settings, space: Any, dataset: Any, listener: Listener, *, representation: str | None = None
+) -> Bench:
     from snas.bench import open_bench
 
     return open_bench(
@@ -393,6 +465,7 @@ def _open_bench(settings: Settings, space: Any, dataset: Any, *, representation:
         space=None if isinstance(space, str) else space,
         dataset=None if isinstance(dataset, str) else dataset,
         representation=representation,
+        progress=listener.on_message,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ def open_bench(
     space: SearchSpace | None = None,
     dataset: Dataset | None = None,
     representation: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Bench:
     """Load the data, split them, and open the space.
 
@@ -87,13 +88,14 @@ def open_bench(
         space: a space made in Python, instead of the settings' name.
         dataset: data given in Python, instead of the settings' name.
         representation: of the space.
+        progress: told of downloads, a line at a time.
 
     Raises:
         InputError: for anything unknown, missing or contradictory.
     """
     device = choose_device(settings.device)
     set_threads(settings.threads)
-    data = dataset or load_dataset(settings.dataset, data_dir=settings.data_dir)
+    data = dataset or load_dataset(settings.dataset, data_dir=settings.data_dir, progress=progress)
     ends = {"first_layer": settings.first_layer, "last_layer": settings.last_layer}
     if space is None:
         space = open_space(

@@ -43,9 +43,10 @@ def train_entry(registry: Registry, entry: Entry, bench: Bench, *, seeds: int, l
 
     Entries of one study share seed k's initial weights, order of data and split, so that differences are paired.
     """
-    listener.on_entry(entry, seeds=seeds)
     with owned(registry, f"entry-{entry.id}"):
         runs = {run.number: run for run in registry.runs(entry)}
+        done = sum(runs[number].status is not Status.RUNNING for number in range(seeds) if number in runs)
+        listener.on_entry(entry, seeds=seeds, done=done)
         test = None
         for number in range(seeds):
             run = runs.get(number)

@@ -9,8 +9,11 @@ from snas.trials import Report, Status
 class Listener:
     """Hears of everything after it is in the registry. Subclass and override what you need."""
 
-    def on_study(self, name: str, *, resumed: bool, samples: int, done: int) -> None:
-        """A search starts or goes on with `done` of its `samples` candidates proposed."""
+    def on_message(self, text: str) -> None:
+        """Something worth a line: a download, a setting that has no effect."""
+
+    def on_study(self, name: str, *, resumed: bool, samples: int, done: int, epochs: int) -> None:
+        """A search starts or goes on with `done` of its `samples` candidates proposed, each of `epochs` at most."""
 
     def on_candidate(self, number: int, *, kept_weights: int, density: float, start: int, until: int) -> None:
         """A candidate goes into training from `start` to `until` epochs."""
@@ -21,8 +24,8 @@ class Listener:
     def on_failure(self, number: int, status: Status, reason: str) -> None:
         """A candidate was refused or failed."""
 
-    def on_entry(self, entry: Entry, *, seeds: int) -> None:
-        """A final network is going to be trained on `seeds` seeds."""
+    def on_entry(self, entry: Entry, *, seeds: int, done: int) -> None:
+        """A final network is going to be trained on `seeds` seeds, `done` of which are finished already."""
 
     def on_run_epoch(self, entry: Entry, seed: int, report: Report) -> None:
         """Seed number `seed` of a final network has trained an epoch."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import numbers
 import re
 import types
 import typing
@@ -136,12 +137,18 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
         if chosen is None:
             raise InputError(f"{what} is {value!r}; choices: {', '.join(map(str, allowed))}")
         return chosen
-    if not isinstance(value, str) or hint in (str, Any):
+    name = getattr(hint, "__name__", str(hint))
+    if hint is Any:
+        return value
+    if not isinstance(value, str) or hint is str:
+        fits = {float: numbers.Real, int: numbers.Integral}.get(hint, hint)
+        truth = isinstance(value, bool) and hint is not bool
+        if isinstance(fits, type) and (truth or not isinstance(value, fits)):
+            raise InputError(f"{what} is {value!r}; expected a value of type {name}")
         return value
     try:
         if hint is bool:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
         return hint(value)
     except (KeyError, ValueError, TypeError):
-        name = getattr(hint, "__name__", str(hint))
         raise InputError(f"{what} is {value!r}; expected a value of type {name}") from None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from snas.densities import Densities, Layer
+from snas.densities import Densities, Layer, check_density
+from snas.errors import InputError
 from snas.exports import Group, Row
 from snas.registry import Entry, Registry, TrainingRecord
 from snas.training.rule import TrainingRule
@@ -25,6 +27,10 @@ class Filter:
         max_density: largest density.
         max_weights: largest number of kept weights.
         epochs: training length.
+        superseded: also earlier winners of studies that have grown since, with their baselines.
+
+    Raises:
+        InputError: for a bound that nothing can meet.
     """
 
     space: str | None = None
@@ -33,12 +39,21 @@ class Filter:
     max_density: float | None = None
     max_weights: int | None = None
     epochs: int | None = None
+    superseded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_density is not None:
+            check_density(self.max_density, "max-density")
+        for what, value in (("max-weights", self.max_weights), ("epochs", self.epochs)):
+            if value is not None and value < 1:
+                raise InputError(f"{what} is {value}; expected at least 1")
 
     def admits(self, entry: Entry) -> bool:
         """Whether the entry is shown."""
         return all(
             (
-                self.space in (None, entry.space["name"]),
+                self.superseded or not entry.superseded,
+                self.space is None or Path(self.space).name.replace(".py:", ":") == entry.space["name"],
                 self.dataset in (None, entry.dataset["name"]),
                 self.study in (None, entry.name),
                 self.max_density is None or entry.kept_weights <= self.max_density * entry.total_weights,
@@ -164,7 +179,7 @@ def _group(registry: Registry, entries: Sequence[Entry]) -> Group:
     subtitle = (
         f"{first.total_weights:,} prunable weights in {len(first.space['layers'])} layers; "
         f"{data['train']:,} training, {data['validation']:,} validation, {data['test']:,} test examples; "
-        f"{first.rule['epochs']} epochs each, result after the last epoch; "
+        f"split {data['split'][:8]}; {first.rule['epochs']} epochs each, result after the last epoch; "
         "ranked by mean test accuracy, ± is the standard deviation over seeds"
     )
     return Group(

@@ -60,6 +60,7 @@ class Entry:
     study_id: int | None = None
     id: int = 0
     created: str = ""
+    superseded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,10 @@ class Registry:
         self._environment: int | None = None
         if not self.path.exists() and not create:
             raise InputError(f"no registry at {self.path}; run snas search first or name another with --registry")
+        if len(self.path.name.encode()) > 240:
+            raise InputError(
+                f"registry {self.path.name[:40]}... has a name of {len(self.path.name)} characters; at most 240"
+            )
         if not self.path.parent.is_dir():
             raise InputError(f"cannot open registry {self.path}: folder {self.path.parent} does not exist")
         if self.path.is_dir():
@@ -239,6 +244,17 @@ class Registry:
             raise InputError(f"no row {entry_id} in {self.path}; snas leaderboard lists the ids")
         return _entry(rows[0])
 
+    def supersede(self, study: Study, current: Sequence[Entry]) -> None:
+        """Mark the study's entries that are not `current`: a study that grew may have another winner."""
+        kept = [entry.id for entry in current]
+        marks = ", ".join("?" * len(kept))
+        with self._transaction():
+            self._db.execute(
+                f"UPDATE entries SET superseded = id NOT IN ({marks}) "
+                "WHERE study_id = ? AND key NOT LIKE '% @epochs %'",
+                (*kept, study.id),
+            )
+
     def find_key(self, key: str) -> Entry | None:
         """The entry stored under `key`, or None."""
         rows = self._query("SELECT * FROM entries WHERE key = ?", key)
@@ -366,6 +382,10 @@ class Registry:
             return InputError(f"{self.path} is not a snas registry (no SQLite file); name another file with --registry")
         if isinstance(error, sqlite3.OperationalError) and ("readonly" in text or "unable to open" in text):
             return InputError(f"cannot write registry {self.path} ({text}); check its permissions")
+        if "malformed" in text or "file is encrypted" in text:
+            return InputError(f"registry {self.path} is damaged ({text}); name another file with --registry")
+        if "full" in text:
+            return SnasError(f"no room to write registry {self.path} ({text}); make room and run the same command")
         return SnasError(f"registry {self.path}: {text}")
 
 

@@ -33,6 +33,7 @@ MIGRATIONS: tuple[str, ...] = (
         candidate INTEGER,               -- number of the candidate that it is, for searched ones
         search_epochs INTEGER NOT NULL,  -- epochs that the search for it took
         search_seconds REAL NOT NULL,
+        superseded INTEGER NOT NULL DEFAULT 0,  -- 1: of an earlier winner of a study that has grown
         environment TEXT NOT NULL,
         created TEXT NOT NULL
     );

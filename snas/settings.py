@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 import os
 import re
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from snas.densities import check_density
 from snas.errors import InputError
 from snas.initialization import RULES
 from snas.training.rule import Augmentation, OptimizerName, Precision, Schedule, TrainingRule
@@ -70,8 +73,11 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         require_integer("seed", self.seed, 0, 2**63 - 1)
         require_integer("final-seeds", self.final_seeds, 0, 1000)
+        if self.threads is not None:
+            require_integer("threads", self.threads, 1, 1024)
         require_choice("init", self.init, RULES)
         require_choice("rescale", self.rescale, ("auto", "on", "off"))
         self.rule(default_lr=0.1)
@@ -113,7 +119,8 @@ class SearchSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_integer("samples", self.samples, 1, 10**9)
+        require_integer("samples", self.samples, 1, 10**6)
+        require_integer("eta", self.eta, 2, 10**6)
         from snas.evaluators.asha import Ladder
 
         Ladder(self.grace, self.epochs, self.eta)
@@ -130,22 +137,47 @@ class PruneSettings(Settings):
     """
 
     method: str = option("snip", "Pruning method: dense, random, magnitude, snip, ldi ...")
-    density: float = option(1.0, "Fraction of the weights to keep, 0 < density <= 1.")
+    density: float | None = option(None, "Fraction of the weights to keep, 0 < density <= 1.", shown="none")
     name: str | None = option(None, "Name of the leaderboard's row.", shown="method and density", panel=RUN)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.density, (int, float)) and math.isfinite(self.density) and 0 < self.density <= 1):
-            raise InputError(f"density is {self.density}; expected 0 < density <= 1")
+        if self.density is not None:
+            check_density(self.density)
         require_integer("final-seeds", self.final_seeds, 1, 1000)
         if self.name is not None:
             require_name(self.name)
 
 
+def plain_type(hint: Any) -> Any:
+    """The type that a field's values have: str, int, float, bool, or dict for key=value pairs."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return plain_type(next(choice for choice in typing.get_args(hint) if choice is not types.NoneType))
+    if origin is typing.Literal:
+        return str
+    return hint if origin is None else dict
+
+
+def check_types(settings: Any) -> None:
+    """Bring numbers of any kind (NumPy's too) to int and float, in place; raise InputError for other types."""
+    hints = typing.get_type_hints(type(settings))
+    for item in fields(settings):
+        value, hint = getattr(settings, item.name), hints[item.name]
+        if value is None and types.NoneType in typing.get_args(hint):
+            continue
+        kind = plain_type(hint)
+        fits: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real, dict: Mapping, str: (str, os.PathLike)}
+        if not isinstance(value, fits.get(kind, kind)) or (isinstance(value, bool) and kind is not bool):
+            shown = item.name.replace("_", "-")
+            raise InputError(f"{shown} is {value!r}; expected {'key=value pairs' if kind is dict else kind.__name__}")
+        object.__setattr__(settings, item.name, kind(value))
+
+
 def require_integer(what: str, value: Any, low: int, high: int) -> None:
     """Raise InputError unless `value` is an integer in [low, high]."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        bound = f"an integer of at least {low}" if high >= 10**9 else f"an integer from {low} to {high}"
+        bound = f"an integer of at least {low}" if high >= 10**6 else f"an integer from {low} to {high}"
         raise InputError(f"{what} is {value}; expected {bound}")
 
 

@@ -151,6 +151,8 @@ def run_finals(
         kept = sum(winner.kept.values())
         for method in BASELINES:
             entries[method] = _baseline_entry(registry, study, bench, method, kept)
+    registry.supersede(study, list(entries.values()))
+    if settings.final_seeds:
         for entry in entries.values():
             train_entry(registry, entry, bench, seeds=settings.final_seeds, listener=listener)
     return entries
@@ -228,7 +230,9 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         if isinstance(new, Mapping) and isinstance(old, Mapping):
             inner = [name for name in new if old.get(name) != new[name]]
             name = "name" if "name" in inner else inner[0] if inner else "settings"
-            if isinstance(new.get(name), (str, int, float, bool)):
+            if name in ("network", "fingerprint", "split"):
+                found.append(f"another {name} of the {key}")
+            elif isinstance(new.get(name), (str, int, float, bool)):
                 found.append(f"{key} {name} {old.get(name)} (now {new[name]})")
             else:
                 found.append(f"another {key} ({', '.join(inner)})")

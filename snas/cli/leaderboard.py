@@ -12,7 +12,7 @@ from snas.cli.tables import check_format, print_groups
 from snas.errors import InputError
 from snas.exports import FORMATS, export, write_export
 from snas.ranking import Filter, rank
-from snas.registry import Registry
+from snas.registry import Entry, Registry
 from snas.settings import registry_path
 
 app = typer.Typer(invoke_without_command=True, help="Rank what the registry has; export it.")
@@ -23,7 +23,12 @@ DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Only this 
 StudyOption = Annotated[str | None, typer.Option("--study", help="Only this study or run.")]
 DensityOption = Annotated[float | None, typer.Option("--max-density", help="Only networks of at most this density.")]
 WeightsOption = Annotated[int | None, typer.Option("--max-weights", help="Only networks of at most so many weights.")]
+SupersededOption = Annotated[bool, typer.Option("--superseded", help="Also earlier winners of studies that grew.")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Only this training length.")]
+
+
+def _place(entry: Entry) -> tuple[str, str]:
+    return str(entry.space["name"]), str(entry.dataset["name"])
 
 
 @app.callback()
@@ -37,16 +42,23 @@ def leaderboard(
     max_density: DensityOption = None,
     max_weights: WeightsOption = None,
     epochs: EpochsOption = None,
+    superseded: SupersededOption = False,
     format: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Rank what the registry has: a table for each space, data set and training length."""
-    chosen = Filter(space, dataset, study, max_density, max_weights, epochs)
+    chosen = Filter(space, dataset, study, max_density, max_weights, epochs, superseded)
     context.obj = (registry, chosen)
     if context.invoked_subcommand:
         return
     check_format(format)
     with Registry(registry_path(registry), create=False) as opened:
         groups = rank(opened, chosen)
+        found = [f"{name} on {data}" for name, data in sorted({_place(entry) for entry in opened.entries()})]
+    if not groups and format == "table":
+        there = (
+            f"no row matches; there is: {', '.join(found)}" if found else "nothing recorded yet: snas search makes rows"
+        )
+        sys.stderr.write(f"snas: {there}\n")
     if format == "json":
         sys.stdout.write(export(groups, "json"))
     else:
@@ -68,6 +80,7 @@ def export_command(
     max_density: DensityOption = None,
     max_weights: WeightsOption = None,
     epochs: EpochsOption = None,
+    superseded: SupersededOption = False,
 ) -> None:
     """Write the leaderboard as csv, json, md, html or latex. Cells are safe wherever they are pasted."""
     outer_registry, outer = context.obj
@@ -78,6 +91,7 @@ def export_command(
         outer.max_density if max_density is None else max_density,
         outer.max_weights if max_weights is None else max_weights,
         outer.epochs if epochs is None else epochs,
+        superseded or outer.superseded,
     )
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; choices: {', '.join(FORMATS)}")

@@ -75,13 +75,13 @@ def _summary(family: Family[Any], name: str) -> str:
     return str(getattr(member, "help", "")) or family.summary(name)
 
 
-def _options(member: Any) -> dict[str, str]:
+def _options(member: Any) -> dict[str, Any]:
     """Keyword options of a plug-in with their defaults."""
     if not callable(member):
         return {}
     parameters = inspect.signature(member).parameters.values()
     return {
-        item.name: str(item.default)
+        item.name: item.default
         for item in parameters
         if item.kind is inspect.Parameter.KEYWORD_ONLY and item.default is not inspect.Parameter.empty
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -23,13 +24,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("search")(search.search)
-app.command("prune")(prune.prune)
-app.command("train")(train.train)
+app.command("search", epilog="Example: snas search --space lenet-300-100 --dataset mnist --samples 30")(search.search)
+app.command("prune", epilog="Example: snas prune --space resnet32 --method snip --density 0.05")(prune.prune)
+app.command("train", epilog="Example: snas train 1 --epochs 50 --final-seeds 5")(train.train)
 app.add_typer(leaderboard.app, name="leaderboard")
-app.command("show")(show.show)
-app.command("list")(listing.list_plugins)
+app.command("show", epilog="Example: snas show 1")(show.show)
+app.command("list", epilog="Example: snas list spaces")(listing.list_plugins)
 
 
 def _version(wanted: bool) -> None:
@@ -51,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     logging.basicConfig(format="snas: %(message)s", level=logging.WARNING, stream=sys.stderr)
     _stop_on_sigterm()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without block characters shows question marks
     try:
         code = app(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
@@ -69,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader (head, less) has seen enough; leave without a complaint at shutdown.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        _say(f"{error.filename or 'output'}: {error.strerror or error}")
+        return 1
     except Exception as error:
         return _usage_error(error)
 
@@ -78,6 +86,8 @@ def _usage_error(error: Any) -> int:
     if not hasattr(error, "format_message"):
         raise error
     text = " ".join(error.format_message().split())
+    if not text:  # no command at all: the help has been shown
+        return 2
     context = getattr(error, "ctx", None)
     help_command = f"{context.command_path} --help" if context else "snas --help"
     _say(f"{text.rstrip('.')}; see {help_command}")
@@ -95,12 +105,3 @@ def _stop_on_sigterm() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-
-
-def run() -> None:
-    """Entry point of the console script."""
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    run()

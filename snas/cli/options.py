@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -14,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from snas.errors import InputError
-from snas.settings import PANELS
+from snas.settings import PANELS, plain_type
 
-Config = Annotated[str | None, typer.Option("--config", help="TOML file with any of these settings; flags win.")]
+Config = Annotated[str | None, typer.Option("--config", help="TOML file with any setting of the panels; flags win.")]
 Format = Annotated[str, typer.Option("--format", help="table or json; json prints exactly one object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
@@ -83,20 +82,19 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
         if name not in known:
             raise InputError(f"config {config}: unknown setting {key!r}; choices: {', '.join(sorted(known))}")
         read[name] = value
-    _check_types(read, settings, config)
     return {**read, **given}
 
 
 def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
     """The flag of one field. None means that it was not given."""
-    kind = _plain(hint)
+    kind = plain_type(hint)
     flag = "--" + item.name.replace("_", "-")
     names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
     default = None if item.default is MISSING else item.default
     shown = item.metadata["shown"] or ("yes" if default is True else default)
     option = typer.Option(
         *names,
-        help=f"{item.metadata['help']} Default: {shown}.",
+        help=f"{item.metadata['help']}{_choices(hint)} Default: {shown}.",
         show_default=False,
         rich_help_panel=item.metadata["panel"],
     )
@@ -104,21 +102,16 @@ def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
     return inspect.Parameter(item.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _plain(hint: Any) -> Any:
-    """The type that a flag's text is read as: str, int, float, bool, or dict for key=value."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _plain(next(choice for choice in typing.get_args(hint) if choice is not types.NoneType))
-    if origin is typing.Literal:
-        return str
-    if origin is not None:
-        return dict
-    return hint
+def _choices(hint: Any) -> str:
+    """The choices of a literal type, for a flag's help."""
+    options = [hint, *typing.get_args(hint)]
+    literal = next((option for option in options if typing.get_origin(option) is typing.Literal), None)
+    return f" One of {', '.join(typing.get_args(literal))}." if literal else ""
 
 
 def _read(item: Field[Any], hint: Any, value: Any) -> Any:
     """Read repeated key=value texts; other values are as typer read them."""
-    if _plain(hint) is not dict:
+    if plain_type(hint) is not dict:
         return value
     pairs = {}
     for text in value:
@@ -127,12 +120,3 @@ def _read(item: Field[Any], hint: Any, value: Any) -> Any:
             raise InputError(f"--{item.name.replace('_', '-')} is {text!r}; expected key=value")
         pairs[key] = rest
     return pairs
-
-
-def _check_types(values: Mapping[str, Any], settings: type[Any], config: str) -> None:
-    hints = typing.get_type_hints(settings)
-    for name, value in values.items():
-        kind = _plain(hints[name])
-        fits = isinstance(value, int | float if kind is float else kind)
-        if not fits or (isinstance(value, bool) and kind is not bool):
-            raise InputError(f"config {config}: {name} is {value!r}; expected a value of type {kind.__name__}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 from snas.cli.options import Config, Format, Quiet, flags_of, with_config
-from snas.cli.progress import Terminal, make_listener
 from snas.cli.show import print_result
 from snas.cli.tables import check_format
 from snas.settings import PruneSettings
@@ -17,13 +17,13 @@ def prune(given: dict[str, Any], *, config: Config = None, format: Format = "tab
     """Train one baseline: a network pruned by a rule before training."""
     check_format(format)
     values = with_config(given, config, PruneSettings)
-    settings = PruneSettings(**values)
+    PruneSettings(**values)
     import time
 
     from snas import api
+    from snas.cli.progress import Terminal
 
     started = time.perf_counter()
-    listener = make_listener(quiet=quiet, epochs=settings.epochs)
-    with listener if isinstance(listener, Terminal) else nullcontext():
+    with Terminal(quiet=quiet) as listener, redirect_stdout(sys.stderr):
         result = api.prune(listener=listener, **values)
     print_result(result, format=format, wall_seconds=time.perf_counter() - started)

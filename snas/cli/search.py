@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 from rich.text import Text
 
 from snas.cli.options import Config, Format, Quiet, flags_of, with_config
-from snas.cli.progress import Terminal, make_listener
 from snas.cli.tables import check_format, print_groups, print_json, results_console
 from snas.settings import SearchSettings
 
@@ -23,9 +23,9 @@ def search(given: dict[str, Any], *, config: Config = None, format: Format = "ta
     values = with_config(given, config, SearchSettings)
     settings = SearchSettings(**values)
     from snas import api
+    from snas.cli.progress import Terminal, planned_epochs
 
-    listener = make_listener(quiet=quiet, samples=settings.samples, epochs=settings.epochs)
-    with listener if isinstance(listener, Terminal) else nullcontext():
+    with Terminal(quiet=quiet, planned=planned_epochs(settings)) as listener, redirect_stdout(sys.stderr):
         result = api.search(listener=listener, **values)
     if format == "json":
         print_json(result.as_dict())

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snas.cli.options import Format
-from snas.cli.tables import check_format, label, print_json, results_console, spread
+from snas.cli.tables import check_format, duration, label, print_json, results_console, spread
 from snas.exports import Row
 from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.settings import registry_path
@@ -69,9 +69,9 @@ def print_row(row: Row) -> None:
         f"{row.compression:.2f}x smaller, {row.flops / 1e6:.3g} MFLOPs an example"
     )
     console.print(
-        f"test {spread(row.test_accuracy, row.test_std, row)}, "
-        f"validation {spread(row.validation_accuracy, row.validation_std, row)}; "
-        f"{row.epochs} epochs each, {row.epochs_spent:,} epochs and {row.seconds:.0f} s spent in all"
+        f"test % {spread(row.test_accuracy, row.test_std, row)}, "
+        f"validation % {spread(row.validation_accuracy, row.validation_std, row)}; "
+        f"{row.epochs} epochs each, {row.epochs_spent:,} epochs and {duration(row.seconds)} spent in all"
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("layer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from snas.errors import InputError
 from snas.exports import Group, Row
+from snas.exports.cells import percent
 
 
 def check_format(name: str) -> None:
@@ -30,19 +31,28 @@ def print_json(value: Any) -> None:
 def print_groups(groups: Sequence[Group]) -> None:
     """Print rankings, a table each."""
     console = results_console()
-    if not groups:
-        console.print("nothing recorded yet; snas search or snas prune makes rows", markup=False)
     for group in groups:
         names = {row.name for row in group.rows}
         study = f", study {names.pop()}" if len(names) == 1 else ""
         console.print(Text(f"\n{group.space} on {group.dataset}{study}", style="bold"))
         console.print(Text(group.subtitle, style="dim"))
-        console.print(_table(group.rows, with_names=not study))
+        table, hidden = _table(group.rows, with_names=not study, width=console.width)
+        console.print(table)
+        if hidden:
+            console.print(Text(f"not shown in {console.width} columns: {', '.join(hidden)}", style="dim"))
+
+
+class ResultsConsole(Console):
+    """Writes results to standard output."""
+
+    def on_broken_pipe(self) -> None:
+        """The reader (head, less) has seen enough: `main` ends quietly."""
+        raise BrokenPipeError
 
 
 def results_console() -> Console:
     """Standard output; wide enough for every column where it is a file or a pipe."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=160)
+    return ResultsConsole(highlight=False) if sys.stdout.isatty() else ResultsConsole(highlight=False, width=160)
 
 
 def spread(mean: float | None, std: float | None, row: Row) -> str:
@@ -50,34 +60,85 @@ def spread(mean: float | None, std: float | None, row: Row) -> str:
     seeds = f"{row.seeds} of {row.seeds + row.failed}" if row.failed else str(row.seeds)
     if mean is None:
         return f"- (n={seeds})" if row.failed else "-"
-    if std is None:
-        return f"{mean:.2%} (n={seeds})" if row.seeds else f"{mean:.2%}"
-    return f"{100 * mean:.2f} ± {100 * std:.2f} % (n={seeds})"
+    deviation = "" if std is None else f" ± {100 * std:.2f}"
+    return f"{100 * mean:.2f}{deviation} (n={seeds})" if row.seeds else f"{100 * mean:.2f}"
 
 
-def _table(rows: Sequence[Row], *, with_names: bool) -> Table:
+# Name -> justification and, where the terminal is narrow, the order in which columns are left out (0: never).
+COLUMNS: dict[str, tuple[Literal["left", "right"], int]] = {
+    "rank": ("right", 0),
+    "id": ("right", 0),
+    "method": ("left", 0),
+    "study": ("left", 7),
+    "training": ("left", 8),
+    "kept weights": ("right", 6),
+    "density": ("right", 0),
+    "smaller": ("right", 4),
+    "test %": ("right", 0),
+    "valid. %": ("right", 5),
+    "MFLOPs": ("right", 2),
+    "epochs": ("right", 3),
+    "time": ("right", 1),
+}
+
+
+def _table(rows: Sequence[Row], *, with_names: bool, width: int) -> tuple[Table, list[str]]:
+    """A table that fits `width`, and the columns that did not. Columns that say the same in every row are left out."""
+    cells = [_cells(row) for row in rows]
+    shown = [name for name in COLUMNS if name != "study" or with_names]
+    if len({row["training"] for row in cells}) == 1:
+        shown.remove("training")
+
+    def needed(names: Sequence[str]) -> int:
+        return sum(2 + max(len(name), *(len(row[name]) for row in cells)) for name in names)
+
+    hidden = []
+    for name in sorted((name for name in shown if COLUMNS[name][1]), key=lambda name: COLUMNS[name][1]):
+        if needed([column for column in shown if column not in hidden]) <= width:
+            break
+        hidden.append(name)
+    shown = [name for name in shown if name not in hidden]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("rank", "id", "method", "study", "kept weights", "density", "compression", "test accuracy",
-                 "validation", "MFLOPs", "epochs spent", "seconds"):  # fmt: skip
-        if name != "study" or with_names:
-            table.add_column(name, justify="left" if name in ("method", "study") else "right", overflow="fold")
-    for row in rows:
-        cells = (
-            "-" if row.rank is None else str(row.rank),
-            str(row.id),
-            label(row),
-            *((row.name,) if with_names else ()),
-            f"{row.kept_weights:,}",
-            f"{row.density:.2%}",
-            f"{row.compression:.2f}x",
-            spread(row.test_accuracy, row.test_std, row),
-            "-" if row.validation_accuracy is None else f"{row.validation_accuracy:.2%}",
-            f"{row.flops / 1e6:.3g}",
-            f"{row.epochs_spent:,}",
-            f"{row.seconds:.0f}",
-        )
-        table.add_row(*map(Text, cells), style="bold" if row.kind == "searched" else None)
-    return table
+    for name in shown:
+        table.add_column(name, justify=COLUMNS[name][0], no_wrap=True)
+    for row, values in zip(rows, cells, strict=True):
+        table.add_row(*(Text(values[name]) for name in shown), style="bold" if row.kind == "searched" else None)
+    return table, hidden
+
+
+def _cells(row: Row) -> dict[str, str]:
+    return {
+        "rank": "-" if row.rank is None else str(row.rank),
+        "id": str(row.id),
+        "method": label(row),
+        "study": row.name,
+        "training": _common(row.training_rule),
+        "kept weights": f"{row.kept_weights:,}",
+        "density": percent(row.density),
+        "smaller": f"{row.compression:.2f}x",
+        "test %": spread(row.test_accuracy, row.test_std, row),
+        "valid. %": "-" if row.validation_accuracy is None else f"{100 * row.validation_accuracy:.2f}",
+        "MFLOPs": f"{row.flops / 1e6:.3g}",
+        "epochs": f"{row.epochs_spent:,}",
+        "time": duration(row.seconds),
+    }
+
+
+def _common(training_rule: str) -> str:
+    """A training rule without the initial weights, which differ between methods."""
+    return training_rule.partition(", init ")[0]
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "42 s", "3.5 min", "1.2 h".
+
+    Example:
+        >>> duration(41.6), duration(210), duration(4400)
+        ('42 s', '3.5 min', '1.2 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def label(row: Row) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import nullcontext
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
 
 from snas.cli.options import Format, Quiet
-from snas.cli.progress import Terminal, make_listener
 from snas.cli.show import print_result
 from snas.cli.tables import check_format
 
@@ -18,7 +18,7 @@ def train(
     row: Annotated[int, typer.Argument(metavar="ID", help="Id of a leaderboard's row.")],
     *,
     epochs: Annotated[int | None, typer.Option(help="Training length; another than the row's makes a new row.")] = None,
-    final_seeds: Annotated[int | None, typer.Option(help="Seeds to have in all.", show_default="the row's")] = None,
+    final_seeds: Annotated[int | None, typer.Option(help="Seeds to have in all. Default: the row's, else 3.")] = None,
     space: Annotated[str | None, typer.Option(help="Code of a custom space, file.py:factory.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data file of a row with data of your own.")] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder with the data set's files.")] = None,
@@ -31,10 +31,10 @@ def train(
     """Retrain a recorded architecture longer, or on more seeds."""
     check_format(format)
     from snas import api
+    from snas.cli.progress import Terminal
 
     started = time.perf_counter()
-    listener = make_listener(quiet=quiet, epochs=epochs or 1)
-    with listener if isinstance(listener, Terminal) else nullcontext():
+    with Terminal(quiet=quiet) as listener, redirect_stdout(sys.stderr):
         result = api.train(
             row,
             space=space,

@@ -61,7 +61,7 @@ def download(file: Published, *, mirrors: Sequence[str], folder: Path, progress:
         file: what to download.
         mirrors: addresses of folders, each ending in "/".
         folder: where to put it.
-        progress: called with one line at the start and after each tenth of the file.
+        progress: called with one line when it begins and after each tenth of the file.
 
     Raises:
         DownloadError: if no mirror gives the file, or it cannot be written.
@@ -72,14 +72,12 @@ def download(file: Published, *, mirrors: Sequence[str], folder: Path, progress:
     is_new = not folder.exists()
     for mirror in mirrors:
         downloader = pooch.HTTPDownloader(
-            progressbar=_Meter(file.name, progress) if progress else False,
+            progressbar=_Meter(file.name, urlsplit(mirror).netloc, progress) if progress else False,
             chunk_size=1 << 16,
             timeout=(CONNECT_SECONDS, READ_SECONDS),
             headers={"Accept-Encoding": "identity"},  # the checksum is that of the compressed file
         )
         try:
-            if progress:
-                progress(f"downloading {file.name} from {urlsplit(mirror).netloc}")
             with _quiet(pooch.get_logger()):
                 path = pooch.retrieve(
                     mirror + file.name, known_hash=file.checksum, fname=file.name, path=folder, downloader=downloader
@@ -122,15 +120,20 @@ def _quiet(logger: logging.Logger) -> Iterator[None]:
 class _Meter:
     """Turns the pieces of a file into a line per tenth; has the methods that pooch asks of a progress bar."""
 
-    def __init__(self, name: str, progress: Progress) -> None:
+    def __init__(self, name: str, source: str, progress: Progress) -> None:
         self.total = 0  # set from the length that the server announces, 0 if it announces none
         self._name = name
+        self._source = source
+        self._begun = False
         self._progress = progress
         self._done = 0
         self._tenths = 0
 
     def update(self, size: int) -> None:
         """Count a piece. Every piece but the last has the full size, so that the sum may pass the total."""
+        if not self._begun:
+            self._begun = True
+            self._progress(f"downloading {self._name} from {self._source}")
         self._done = min(self._done + size, self.total)
         tenths = 10 * self._done // self.total if self.total else 0
         if tenths > self._tenths:

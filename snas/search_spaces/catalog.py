@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from snas.errors import InputError
@@ -70,4 +71,5 @@ def _open_registered(
     except InputError as error:
         raise InputError(f"{error}; or code of your own: module:factory or path/to/file.py:factory") from None
     bound = bind_arguments(factory, arguments, what=f"space {name!r}")
-    return factory(input_shape, classes, **bound)
+    # Only what was given is filed: it names the space in tables, and the network's fingerprint holds the rest.
+    return replace(factory(input_shape, classes, **bound), arguments=bound)

@@ -83,7 +83,8 @@ def test_options_reach_the_space():
         representation="uniform",
         last_layer="dense",
     )
-    assert (space.arguments["hidden_layers"], space.arguments["width"], space.arguments["batch_norm"]) == (3, 10, False)
+    assert space.arguments == {"hidden_layers": 3, "width": None, "batch_norm": False}  # what was given, converted
+    assert [layer.shape for layer in space.layers] == [(10, 6), (10, 10), (10, 10), (2, 10)]
     assert space.coordinates == ((0, 1, 2),)
     assert space.pinned == {"classifier": 1.0}
 
