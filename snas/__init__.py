@@ -17,8 +17,8 @@ _PUBLIC = {
     "prune": "snas.api",
     "train": "snas.api",
     "leaderboard": "snas.api",
-    "SearchResult": "snas.api",
-    "Result": "snas.api",
+    "SearchResult": "snas.results",
+    "Result": "snas.results",
     "Densities": "snas.densities",
     "Layer": "snas.densities",
     "SnasError": "snas.errors",
@@ -60,13 +60,14 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from snas.api import Result, SearchResult, leaderboard, prune, search, train
+    from snas.api import leaderboard, prune, search, train
     from snas.data.arrays import from_arrays
     from snas.data.base import Dataset, datasets, load_dataset
     from snas.densities import Densities, Layer
     from snas.errors import InputError, SnasError
     from snas.listener import Listener
     from snas.registry import Registry
+    from snas.results import Result, SearchResult
     from snas.search_spaces.base import SearchSpace, spaces
     from snas.strategies.base import Strategy
     from snas.trials import Trial

@@ -5,150 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snas.densities import Densities
-from snas.errors import InputError, SnasError
-from snas.exports import Group, Row
+from snas.errors import InputError
+from snas.exports import Group
 from snas.listener import Listener
 from snas.locks import owned
-from snas.ranking import Filter, densities_of, make_row, rank
+from snas.ranking import Filter, rank
 from snas.registry import Entry, Registry
+from snas.results import Result, SearchResult, make_result, require_trained
 from snas.settings import PruneSettings, SearchSettings, Settings, registry_path, require_integer
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from snas.bench import Bench
     from snas.data.base import Dataset
     from snas.search_spaces.base import SearchSpace
     from snas.strategies.base import Strategy
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row of the leaderboard: a sparse network and how well it does."""
-
-    row: Row
-    densities: Densities
-    entry: Entry
-    reasons: tuple[str, ...]
-    _bench: Bench
-    _checksums: Mapping[int, str]
-
-    @property
-    def id(self) -> int:
-        """Id of the row, for `snas show` and `snas train`."""
-        return self.row.id
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """Mean test accuracy over the seeds, a fraction; None where none was measured."""
-        return self.row.test_accuracy
-
-    @property
-    def validation_accuracy(self) -> float | None:
-        """Mean validation accuracy over the seeds; of the candidate in its search where no final was trained."""
-        return self.row.validation_accuracy
-
-    def build(self, *, seed: int = 0) -> nn.Module:
-        """Build the sparse network of final seed `seed` as it was before training: its initial weights, its mask.
-
-        Returns:
-            A `torch.nn.Module` on the CPU whose masked weights are exactly zero.
-
-        Example:
-            >>> import snas, tempfile
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     file = f"{folder}/snas.db"
-            ...     result = snas.prune("lenet-300-100", density=0.1, epochs=1, final_seeds=1, registry=file)
-            >>> sum(int(parameter.count_nonzero()) for parameter in result.build().parameters() if parameter.ndim > 1)
-            5020
-        """
-        from snas.finals import recipe
-        from snas.pruning.methods import prepare
-        from snas.seeds import Stream, derive
-        from snas.training.task import score_batch
-
-        method, target = recipe(self.entry, self._bench)
-        run_seed = derive(self.entry.seed, Stream.FINAL, seed)
-        task = self._bench.task
-        batch = score_batch(task.data, seed=run_seed)
-        sparse = prepare(
-            task.space,
-            method,
-            target,
-            batch,
-            seed=run_seed,
-            initialization=task.initialization,
-            rescale=task.rescale,
-            device=task.device,
-        )
-        recorded = self._checksums.get(seed)
-        if recorded and sparse.masks.checksum() != recorded:
-            raise SnasError(f"row {self.id}, seed {seed}: seed and rule give another mask here than the recorded one")
-        return sparse.model.cpu()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The row as plain values; accuracies are fractions."""
-        row = self.row
-        return {
-            "id": row.id,
-            "method": row.method,
-            "kept_weights": row.kept_weights,
-            "total_weights": row.total_weights,
-            "density": row.density,
-            "layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers},
-            "validation_accuracy": row.validation_accuracy,
-            "test_accuracy": {"mean": row.test_accuracy, "std": row.test_std, "n": row.seeds},
-        }
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found, and the baselines beside it."""
-
-    study: str
-    registry: Path
-    space: str
-    dataset: str
-    strategy: str
-    candidates: int
-    epochs_trained: int
-    wall_seconds: float
-    best: Result
-    baselines: Mapping[str, Result]
-
-    def leaderboard(self) -> list[Group]:
-        """The study's rows, ranked.
-
-        Example:
-            >>> import snas, tempfile
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     result = snas.search("lenet-300-100", samples=1, epochs=1, final_seeds=1, registry=f"{folder}/r.db")
-            ...     (group,) = result.leaderboard()
-            >>> sorted(row.method for row in group.rows), [row.rank for row in group.rows]
-            (['dense', 'ldi', 'searched', 'snip'], [1, 2, 3, 4])
-        """
-        with Registry(self.registry, create=False) as registry:
-            return rank(registry, Filter(study=self.study))
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as plain values, as `--format json` prints it."""
-        return {
-            "study": self.study,
-            "registry": str(self.registry),
-            "space": self.space,
-            "dataset": self.dataset,
-            "strategy": self.strategy,
-            "candidates": self.candidates,
-            "epochs_trained": self.epochs_trained,
-            "wall_seconds": self.wall_seconds,
-            "best": self.best.as_dict(),
-            "baselines": {name: result.as_dict() for name, result in self.baselines.items()},
-        }
 
 
 def search(
@@ -189,7 +63,6 @@ def search(
     started = time.perf_counter()
     chosen = _settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
     listener = listener or Listener()
-    from snas.conductor import Conductor  # noqa: F401 - torch is imported here, not with snas
     from snas.evaluators.base import evaluators
     from snas.strategies.base import make_strategy
     from snas.study import grow, open_study, run_finals, run_search
@@ -213,7 +86,7 @@ def search(
             listener.on_study(study.name, resumed=resumed, samples=study.samples, done=done, epochs=chosen.epochs)
             conductor = run_search(registry, study, bench, chosen, strategy=strategy_object, listener=listener)
             entries = run_finals(registry, study, bench, chosen, listener=listener)
-        results = {name: _result(registry, entry, bench) for name, entry in entries.items()}
+        results = {name: make_result(registry, entry, bench) for name, entry in entries.items()}
         return SearchResult(
             study=study.name,
             registry=registry.path,
@@ -312,7 +185,7 @@ def prune(
             )
         )
         train_entry(registry, entry, bench, seeds=chosen.final_seeds, listener=listener)
-        return _trained(_result(registry, entry, bench))
+        return require_trained(make_result(registry, entry, bench))
 
 
 def train(
@@ -382,7 +255,7 @@ def train(
         if bench.task.rule.epochs != entry.rule["epochs"]:
             entry = _with_length(opened, entry, bench)
         train_entry(opened, entry, bench, seeds=seeds, listener=listener)
-        return _trained(_result(opened, entry, bench))
+        return require_trained(make_result(opened, entry, bench))
 
 
 def leaderboard(registry: str | Path | None = None, **chosen: Any) -> list[Group]:
@@ -495,17 +368,3 @@ def _with_length(registry: Registry, entry: Entry, bench: Bench) -> Entry:
     return registry.add_entry(
         replace(entry, key=f"{origin} @epochs {epochs}", rule=rule, environment=bench.environment)
     )
-
-
-def _result(registry: Registry, entry: Entry, bench: Bench) -> Result:
-    runs = registry.runs(entry)
-    reasons = tuple(f"seed {run.number}: {run.reason}" for run in runs if run.reason)
-    checksums = {run.number: run.mask_checksum or "" for run in runs}
-    return Result(make_row(registry, entry), densities_of(entry, runs), entry, reasons, bench, checksums)
-
-
-def _trained(result: Result) -> Result:
-    """The result, unless not one of its seeds could be trained."""
-    if not result.row.seeds:
-        raise SnasError(f"{result.row.method} at density {result.row.density:.3g}: {result.reasons[0]}")
-    return result

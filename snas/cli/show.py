@@ -17,7 +17,7 @@ from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.settings import registry_path
 
 if TYPE_CHECKING:
-    from snas.api import Result
+    from snas.results import Result
 
 BAR = 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
