@@ -50,12 +50,14 @@ types: $(VENV)/developing
 wheel: $(VENV)/developing
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel/log 2>&1 || { cat build/wheel/log; exit 1; }
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt build/wheel/*.whl
-	cd build/wheel && venv/bin/snas search --space lenet-300-100 --strategy random --samples 2 --epochs 1 \
-		--final-seeds 1 --registry wheel.db --quiet --format json >result.json
-	cd build/wheel && venv/bin/snas leaderboard --registry wheel.db
-	rm -rf build/wheel/venv
+	set -e; repository=$$(pwd); away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
+	$(PYTHON) -m venv "$$away/venv"; \
+	"$$away/venv/bin/python" -m pip --disable-pip-version-check --quiet install \
+		--constraint constraints.txt "$$repository"/build/wheel/*.whl; \
+	cd "$$away"; \
+	venv/bin/snas search --space lenet-300-100 --strategy random --samples 2 --epochs 1 --final-seeds 1 \
+		--registry wheel.db --quiet --format json >result.json; \
+	venv/bin/snas leaderboard --registry wheel.db
 
 check: lint types test wheel
 

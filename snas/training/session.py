@@ -89,7 +89,7 @@ class Session:
             for x, y in zip(torch.split(arrays.x, size), torch.split(arrays.y, size), strict=True):
                 logits = self.model(self._prepare(x)).float()
                 loss = functional.cross_entropy(logits, y, reduction="sum")
-                totals += torch.stack((loss, (logits.argmax(1) == y).sum())).double().cpu()
+                totals += torch.stack((loss, (logits.argmax(1) == y).sum())).cpu().double()
         loss, correct = (totals / len(arrays.y)).tolist()
         return loss, correct
 
