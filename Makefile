@@ -50,7 +50,7 @@ types: $(VENV)/developing
 wheel: $(VENV)/developing
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel/log 2>&1 || { cat build/wheel/log; exit 1; }
-	set -e; repository=$$(pwd); away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
+	@set -e; repository=$$(pwd); away=$$(mktemp -d); trap 'rm -rf "$$away"' EXIT; \
 	$(PYTHON) -m venv "$$away/venv"; \
 	"$$away/venv/bin/python" -m pip --disable-pip-version-check --quiet install \
 		--constraint constraints.txt "$$repository"/build/wheel/*.whl; \

@@ -176,10 +176,11 @@ def _group(registry: Registry, entries: Sequence[Entry]) -> Group:
     ranked = [replace(row, rank=number) if _rankable(row) else row for number, row in enumerate(rows, start=1)]
     first = entries[0]
     data = first.dataset
+    length = "1 epoch" if first.rule["epochs"] == 1 else f"{first.rule['epochs']} epochs"
     subtitle = (
         f"{first.total_weights:,} prunable weights in {len(first.space['layers'])} layers; "
         f"{data['train']:,} training, {data['validation']:,} validation, {data['test']:,} test examples; "
-        f"split {data['split'][:8]}; {first.rule['epochs']} epochs each, result after the last epoch; "
+        f"split {data['split'][:8]}; {length} each, result after the last epoch; "
         "ranked by mean test accuracy, ± is the standard deviation over seeds"
     )
     return Group(
