@@ -230,6 +230,7 @@ def train(
     path = registry_path(registry)
     with Registry(path, create=False) as opened:
         entry = opened.find_entry(row)
+        from snas.data.base import datasets
         from snas.finals import train_entry
         from snas.search_spaces.base import spaces
 
@@ -246,6 +247,11 @@ def train(
                     "name it with --space file.py:factory (in Python: space=)"
                 )
             chosen = replace(chosen, space=wanted_space)
+        if dataset is None and chosen.dataset not in datasets.names():
+            raise InputError(
+                f"row {row} is of data of your own, {chosen.dataset!r}; "
+                "name the file with --dataset (in Python: dataset=)"
+            )
         if isinstance(wanted_data, str):
             chosen = replace(chosen, dataset=wanted_data)
         listener = listener or Listener()

@@ -7,6 +7,7 @@ loses at most the epoch in flight. Masks are not stored: seed and rule reproduce
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -239,7 +240,8 @@ class Registry:
 
     def find_entry(self, entry_id: int) -> Entry:
         """The entry with this id; InputError where there is none."""
-        rows = self._query("SELECT * FROM entries WHERE id = ?", entry_id)
+        number = operator.index(entry_id)
+        rows = self._query("SELECT * FROM entries WHERE id = ?", number) if 0 < number < 2**63 else []
         if not rows:
             raise InputError(f"no row {entry_id} in {self.path}; snas leaderboard lists the ids")
         return _entry(rows[0])

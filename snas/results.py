@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,10 @@ class Result:
 
     row: Row
     densities: Densities
-    entry: Entry
+    entry: Entry = field(repr=False)
     reasons: tuple[str, ...]
-    _bench: Bench
-    _checksums: Mapping[int, str]
+    _bench: Bench = field(repr=False)
+    _checksums: Mapping[int, str] = field(repr=False)
 
     @property
     def id(self) -> int:

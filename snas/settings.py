@@ -177,7 +177,8 @@ def check_types(settings: Any) -> None:
 def require_integer(what: str, value: Any, low: int, high: int) -> None:
     """Raise InputError unless `value` is an integer in [low, high]."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        bound = f"an integer of at least {low}" if high >= 10**6 else f"an integer from {low} to {high}"
+        small = not isinstance(value, int) or value < low
+        bound = f"an integer of at least {low}" if high >= 10**6 and small else f"an integer from {low} to {high}"
         raise InputError(f"{what} is {value}; expected {bound}")
 
 

@@ -82,11 +82,11 @@ def test_csv_holds_every_field():
     lines = export([GROUP], "csv").split("\r\n")
     assert lines[0] == (
         "rank,id,name,kind,method,space,dataset,kept_weights,total_weights,density,compression,test_accuracy,test_std,"
-        "validation_accuracy,validation_std,seeds,failed,flops,epochs,epochs_spent,seconds,strategy,mask_rule,training_rule,"
+        "validation_accuracy,validation_std,seeds,failed,superseded,flops,epochs,epochs_spent,seconds,strategy,mask_rule,training_rule,"
         "group,layers"
     )
     assert lines[1] == (
-        "1,7,first,searched,random,lenet-300-100,mnist,13310,266200,0.05,20.0,0.9742,0.0031,0.98,,3,0,26620,8,96,61.5,"
+        "1,7,first,searched,random,lenet-300-100,mnist,13310,266200,0.05,20.0,0.9742,0.0031,0.98,,3,0,0,26620,8,96,61.5,"
         'bayes,random,sgd 0.1 cosine 64x8,One split.,"{""fc1"": 0.0025, ""fc2"": 0.75, ""fc3"": 0.0}"'
     )
     assert lines[2].startswith(",8,second,baseline,dense,")
@@ -336,7 +336,7 @@ def check_csv(text: str) -> None:
     out = export(groups, "csv", header=header)
     assert out.count("\n") == 3  # no cell breaks a line
     titles, *lines = csv.reader(io.StringIO(out, newline=""), strict=True)
-    assert [len(line) for line in lines] == [26, 26]
+    assert [len(line) for line in lines] == [27, 27]
     for title, cell in zip(titles, lines[0], strict=True):
         pieces = [cell] if title == "layers" else [cell, *cell.split(";")]
         assert not any(map(starts_formula, pieces)), (title, cell)

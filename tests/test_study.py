@@ -390,3 +390,28 @@ def test_an_interrupted_longer_training_shows_no_figure_of_the_search():
     assert longer.rows[0].validation_accuracy is None
     back = snas.train(longer.rows[0].id, space=space(), epochs=4, final_seeds=1, registry="r.db")
     assert back.id == result.best.id
+
+
+def test_rows_of_an_earlier_winner_are_hidden_and_marked():
+    # The second candidate is the better one: the study's winner changes when it grows.
+    grown = {"strategy": "random", "name": "grown", "epochs": 2, "final_seeds": 1, "registry": "r.db"}
+    first = snas.search("lenet-300-100", samples=3, **grown)
+    second = snas.search("lenet-300-100", samples=20, **grown)
+    assert first.best.id != second.best.id
+    shown = {row.id for group in snas.leaderboard("r.db") for row in group.rows}
+    assert second.best.id in shown
+    assert first.best.id not in shown
+    everything = {row.id: row for group in snas.leaderboard("r.db", superseded=True) for row in group.rows}
+    assert everything[first.best.id].superseded == 1
+    assert everything[first.best.id].method == "searched (superseded)"
+    assert everything[second.best.id].superseded == 0
+
+
+def test_rows_and_data_of_ones_own_are_found_again():
+    data = snas.from_arrays(np.random.default_rng(0).normal(size=(60, 1, 8, 8)), np.arange(60) % 10)
+    result = snas.prune(space(), method="random", density=0.5, dataset=data, epochs=1, final_seeds=1, registry="r.db")
+    with pytest.raises(InputError, match="in Python: dataset="):
+        snas.train(result.id, space=space(), registry="r.db")
+    again = snas.train(np.int64(result.id), space=space(), dataset=data, final_seeds=2, registry="r.db")
+    assert again.row.seeds == 2
+    assert len(repr(again)) < 3000

@@ -56,7 +56,9 @@ def leaderboard(
         found = [f"{name} on {data}" for name, data in sorted({_place(entry) for entry in opened.entries()})]
     if not groups and format == "table":
         there = (
-            f"no row matches; there is: {', '.join(found)}" if found else "nothing recorded yet: snas search makes rows"
+            f"no row meets all filters; there is: {', '.join(found)}"
+            if found
+            else "nothing recorded yet: snas search makes rows"
         )
         sys.stderr.write(f"snas: {there}\n")
     if format == "json":

@@ -143,4 +143,6 @@ def duration(seconds: float) -> str:
 
 def label(row: Row) -> str:
     """What the row is, in a few words."""
-    return f"searched ({row.strategy}, {row.mask_rule})" if row.kind == "searched" else row.method
+    if row.kind == "searched":
+        return f"searched ({row.strategy}, {row.mask_rule})" + (" (superseded)" if row.superseded else "")
+    return row.method

@@ -34,6 +34,7 @@ class Row:
         strategy: that proposed it.
         mask_rule: that chose the weights.
         training_rule: short text, for example "sgd 0.1 momentum 0.9 wd 0.0005 cosine 64x20".
+        superseded: 1 where its study has another winner by now, 0 otherwise.
         layers: (name, kept weights, total weights) for each, in the network's order.
     """
 
@@ -54,6 +55,7 @@ class Row:
     validation_std: float | None
     seeds: int
     failed: int = field(default=0, kw_only=True)
+    superseded: int = field(default=0, kw_only=True)
     flops: int
     epochs: int
     epochs_spent: int

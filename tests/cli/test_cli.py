@@ -82,7 +82,7 @@ def test_leaderboard_show_export_and_train_follow_a_search(capsys, tmp_path):
         assert "lenet-300-100" in (tmp_path / f"board.{name}").read_text()
     code, out, err = run(capsys, "leaderboard", "--space", "resnet20")
     assert code == 0
-    assert "no row matches" in err
+    assert "no row meets all filters" in err
     code, out, _ = run(capsys, "train", str(identity), "--final-seeds", "2", "--format", "json", "--quiet")
     assert code == 0
     assert json.loads(out)["test_accuracy"]["n"] == 2
@@ -204,9 +204,10 @@ def test_wrong_use_is_one_clear_line_and_exit_code_2(capsys, tmp_path, arguments
 def test_missing_row_is_named(capsys):
     run(capsys, *SEARCH)
     for command in ("show", "train"):
-        code, _, err = run(capsys, command, "999")
-        assert (code, err.count("\n")) == (2, 1)
-        assert "no row 999" in err
+        for identity in ("999", str(2**63)):
+            code, _, err = run(capsys, command, identity)
+            assert (code, err.count("\n")) == (2, 1)
+            assert f"no row {identity}" in err
 
 
 def test_collapsed_pruning_fails_with_its_reason(capsys, tmp_path):
