@@ -64,6 +64,7 @@ def search(
     chosen = _settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
     listener = listener or Listener()
     from snas.evaluators.base import evaluators
+    from snas.finals import given_densities
     from snas.strategies.base import make_strategy
     from snas.study import grow, open_study, run_finals, run_search
 
@@ -71,7 +72,7 @@ def search(
     if strategy_object is None:
         make_strategy(chosen.strategy, chosen.strategy_arg)
     evaluators.get(chosen.evaluator)
-    _check_mask(chosen.mask)
+    given_densities(chosen.mask)
     bench = _open_bench(chosen, space, dataset, listener, representation=chosen.representation)
     with Registry(registry_path(chosen.registry)) as registry:
         registry.use_environment(bench.environment)
@@ -153,7 +154,6 @@ def prune(
         raise InputError(f"method {chosen.method!r} needs a density; give --density F with 0 < F <= 1")
     else:
         kept = kept_from_density(chosen.density, total)
-    if recipe.allocation != "dense":
         uniform(bench.space.layers, kept, pinned=bench.space.pinned)  # raises where the count is out of reach
     with Registry(registry_path(chosen.registry)) as registry:
         registry.use_environment(bench.environment)
@@ -346,12 +346,6 @@ def _open_bench(
         representation=representation,
         progress=listener.on_message,
     )
-
-
-def _check_mask(mask: str) -> None:
-    from snas.pruning.scores import scores
-
-    scores.get(mask)
 
 
 def _require_same(entry: Entry, bench: Bench) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from snas.densities import Densities
@@ -27,7 +25,7 @@ class Conductor:
         study: Study,
         *,
         space: SearchSpace,
-        strategy: Callable[[], Strategy],
+        strategy: Strategy,
         ladder: Ladder,
         seed: int,
         listener: Listener,
@@ -35,7 +33,7 @@ class Conductor:
         self._registry = registry
         self._study = study
         self._space = space
-        self._strategy = strategy()
+        self._strategy = strategy
         self._ladder = ladder
         self._seed = seed
         self._listener = listener

@@ -13,7 +13,7 @@ from snas.registry import Entry, Registry, TrainingRecord
 from snas.seeds import Stream, derive
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Training
-from snas.trials import Report, Status
+from snas.trials import Status
 
 
 def given_densities(mask: str) -> Method:
@@ -83,16 +83,7 @@ def _train_run(
         )
         registry.set_kept(training_id, training.densities.counts)
         for epoch in training.run(start=start, until=bench.task.rule.epochs):
-            report = Report(
-                trial=number,
-                epoch=epoch.number,
-                train_loss=epoch.train_loss,
-                train_accuracy=epoch.train_accuracy,
-                validation_loss=epoch.validation_loss,
-                validation_accuracy=epoch.validation_accuracy,
-                seconds=epoch.seconds,
-                mask_checksum=training.mask_checksum,
-            )
+            report = training.report(epoch, number)
             registry.record(training_id, report, status=Status.RUNNING)
             listener.on_run_epoch(entry, number, report)
         loss, accuracy = training.test(test) if test else (None, None)

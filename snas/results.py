@@ -60,24 +60,11 @@ class Result:
             5020
         """
         from snas.finals import recipe
-        from snas.pruning.methods import prepare
         from snas.seeds import Stream, derive
-        from snas.training.task import score_batch
 
         method, target = recipe(self.entry, self._bench)
         run_seed = derive(self.entry.seed, Stream.FINAL, seed)
-        task = self._bench.task
-        batch = score_batch(task.data, seed=run_seed)
-        sparse = prepare(
-            task.space,
-            method,
-            target,
-            batch,
-            seed=run_seed,
-            initialization=task.initialization,
-            rescale=task.rescale,
-            device=task.device,
-        )
+        sparse = self._bench.task.prepare(method, target, seed=run_seed)
         recorded = self._checksums.get(seed)
         if recorded and sparse.masks.checksum() != recorded:
             raise SnasError(f"row {self.id}, seed {seed}: seed and rule give another mask here than the recorded one")
@@ -85,17 +72,7 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """The row as plain values; accuracies are fractions."""
-        row = self.row
-        return {
-            "id": row.id,
-            "method": row.method,
-            "kept_weights": row.kept_weights,
-            "total_weights": row.total_weights,
-            "density": row.density,
-            "layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers},
-            "validation_accuracy": row.validation_accuracy,
-            "test_accuracy": {"mean": row.test_accuracy, "std": row.test_std, "n": row.seeds},
-        }
+        return row_as_dict(self.row)
 
 
 @dataclass(frozen=True)
@@ -141,6 +118,20 @@ class SearchResult:
             "best": self.best.as_dict(),
             "baselines": {name: result.as_dict() for name, result in self.baselines.items()},
         }
+
+
+def row_as_dict(row: Row) -> dict[str, Any]:
+    """A row's network and accuracies as plain values."""
+    return {
+        "id": row.id,
+        "method": row.method,
+        "kept_weights": row.kept_weights,
+        "total_weights": row.total_weights,
+        "density": row.density,
+        "layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers},
+        "validation_accuracy": row.validation_accuracy,
+        "test_accuracy": {"mean": row.test_accuracy, "std": row.test_std, "n": row.seeds},
+    }
 
 
 def make_result(registry: Registry, entry: Entry, bench: Bench) -> Result:

@@ -8,7 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from snas.densities import check_density
@@ -87,10 +87,6 @@ class Settings:
         values = {name: getattr(self, name) for name in _RULE}
         values["lr"] = default_lr if self.lr is None else self.lr
         return TrainingRule(**values)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The settings as plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)

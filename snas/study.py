@@ -89,16 +89,12 @@ def run_search(
     strategy: Strategy | None = None,
     listener: Listener,
 ) -> Conductor:
-    """Try candidates until the study has its samples and every promotion is made.
-
-    Raises:
-        SnasError: if no candidate could be trained to the end.
-    """
+    """Try candidates until the study has its samples and every promotion is made."""
     conductor = Conductor(
         registry,
         study,
         space=bench.space,
-        strategy=lambda: strategy or make_strategy(settings.strategy, settings.strategy_arg),
+        strategy=strategy or make_strategy(settings.strategy, settings.strategy_arg),
         ladder=Ladder(settings.grace, settings.epochs, settings.eta),
         seed=settings.seed,
         listener=listener,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -14,10 +14,8 @@ from snas.cli.options import Format
 from snas.cli.tables import check_format, duration, label, print_json, results_console, spread
 from snas.exports import Row
 from snas.registry import Entry, Registry, Study, TrainingRecord
+from snas.results import Result, row_as_dict
 from snas.settings import registry_path
-
-if TYPE_CHECKING:
-    from snas.results import Result
 
 BAR = 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -150,16 +148,9 @@ def _as_dict(
     environments: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     return {
-        "id": row.id,
+        **row_as_dict(row),
         "name": row.name,
         "kind": row.kind,
-        "method": row.method,
-        "kept_weights": row.kept_weights,
-        "total_weights": row.total_weights,
-        "density": row.density,
-        "layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers},
-        "validation_accuracy": row.validation_accuracy,
-        "test_accuracy": {"mean": row.test_accuracy, "std": row.test_std, "n": row.seeds},
         "flops": row.flops,
         "epochs_spent": row.epochs_spent,
         "seconds": row.seconds,

@@ -39,16 +39,7 @@ class SerialEvaluator:
                 mask_checksum=job.mask_checksum,
             )
             for epoch in training.run(start=job.start, until=job.until):
-                yield Report(
-                    trial=job.trial,
-                    epoch=epoch.number,
-                    train_loss=epoch.train_loss,
-                    train_accuracy=epoch.train_accuracy,
-                    validation_loss=epoch.validation_loss,
-                    validation_accuracy=epoch.validation_accuracy,
-                    seconds=epoch.seconds,
-                    mask_checksum=training.mask_checksum,
-                )
+                yield training.report(epoch, job.trial)
         except RefusedError as error:
             yield Failure(job.trial, Status.REFUSED, str(error))
         except FailedError as error:

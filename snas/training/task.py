@@ -11,13 +11,14 @@ import torch
 from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
 from snas.errors import FailedError, InputError, SnasError
-from snas.pruning.methods import Method, prepare
+from snas.pruning.methods import Method, Sparse, prepare
 from snas.pruning.scores import Batch
 from snas.search_spaces.base import SearchSpace
 from snas.seeds import Stream, derive
 from snas.training.checkpoints import Checkpoints
 from snas.training.rule import TrainingRule
 from snas.training.session import Epoch, Session
+from snas.trials import Report
 
 SCORE_EXAMPLES = 128  # examples that scores are computed from ([Lee2019] section 3.5: 100 for MNIST, 128 for CIFAR)
 
@@ -32,6 +33,19 @@ class Task:
     initialization: str
     rescale: bool | None
     device: torch.device
+
+    def prepare(self, method: Method, target: Densities | int, *, seed: int) -> Sparse:
+        """Build, initialize and mask the network of `seed` (see `snas.pruning.methods.prepare`)."""
+        return prepare(
+            self.space,
+            method,
+            target,
+            score_batch(self.data, seed=seed),
+            seed=seed,
+            initialization=self.initialization,
+            rescale=self.rescale,
+            device=self.device,
+        )
 
 
 class Training:
@@ -67,16 +81,7 @@ class Training:
         self.key = key
         self._checkpoints = checkpoints
         with network_at_fault():
-            sparse = prepare(
-                task.space,
-                method,
-                target,
-                score_batch(task.data, seed=seed),
-                seed=seed,
-                initialization=task.initialization,
-                rescale=task.rescale,
-                device=task.device,
-            )
+            sparse = task.prepare(method, target, seed=seed)
             self.session = Session(sparse.model, sparse.masks, task.rule, task.data, seed=seed, device=task.device)
         self.densities = sparse.densities
         self.mask_checksum = sparse.masks.checksum()
@@ -109,6 +114,19 @@ class Training:
             self._checkpoints.save(self.key, epoch.number, tensors)
             yield epoch
             self._checkpoints.drop(self.key, before=epoch.number)
+
+    def report(self, epoch: Epoch, number: int) -> Report:
+        """The epoch as the registry files it, for candidate or seed `number`."""
+        return Report(
+            trial=number,
+            epoch=epoch.number,
+            train_loss=epoch.train_loss,
+            train_accuracy=epoch.train_accuracy,
+            validation_loss=epoch.validation_loss,
+            validation_accuracy=epoch.validation_accuracy,
+            seconds=epoch.seconds,
+            mask_checksum=self.mask_checksum,
+        )
 
     def test(self, arrays: Arrays) -> tuple[float, float]:
         """Mean loss and accuracy on `arrays`."""
