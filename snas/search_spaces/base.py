@@ -76,7 +76,11 @@ class SearchSpace:
         nonlinearity: str = "relu",
         learning_rate: float = 0.1,
     ) -> SearchSpace:
-        """Make a space of any network: every Linear and Conv1d/2d/3d is found and can be thinned.
+        """Make a space of any network: every Linear and Conv1d/2d/3d, recurrent layer or cell (RNN, LSTM, GRU) and
+        MultiheadAttention is found, and its weights can be thinned.
+
+        A weight of a recurrent layer or of attention is a layer of its own, named as the parameter is, such as
+        "rnn.weight_ih_l0"; of the others, the layer has the module's name.
 
         Args:
             factory: returns a new dense network at every call; it maps (batch, *input_shape) to (batch, classes).
@@ -266,6 +270,13 @@ def require_image(input_shape: Sequence[int], name: str, *, smallest: int = 1) -
     return channels, height, width
 
 
+def require_whole(argument: str, value: int, name: str, *, least: int = 1, most: int | None = None) -> None:
+    """Raise InputError unless the argument of space `name` is an integer in its range."""
+    if not isinstance(value, int) or value < least or (most is not None and value > most):
+        allowed = f"at least {least}" if most is None else f"{least} to {most}"
+        raise InputError(f"argument {argument!r} of space {name!r} is {value}; expected an integer, {allowed}")
+
+
 def _check_shape(input_shape: Sequence[int], name: str) -> tuple[int, ...]:
     """Return the shape as a tuple; raise InputError unless it is a sequence of positive integers."""
     try:
@@ -298,8 +309,14 @@ spaces: Family[SpaceFactory] = Family(
     group="snas.search_spaces",
     modules=(
         "snas.search_spaces.mlp",
-        "snas.search_spaces.resnet",
-        "snas.search_spaces.wide_resnet",
+        "snas.search_spaces.perceptron",
         "snas.search_spaces.lenet",
+        "snas.search_spaces.small_cnn",
+        "snas.search_spaces.alexnet",
+        "snas.search_spaces.vgg",
+        "snas.search_spaces.resnet",
+        "snas.search_spaces.resnet_v2",
+        "snas.search_spaces.wide_resnet",
+        "snas.search_spaces.recurrent",
     ),
 )

@@ -11,10 +11,10 @@ import hashlib
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,12 @@ from torch.nn.parameter import is_lazy
 
 from snas.densities import Layer
 from snas.errors import InputError
+from snas.search_spaces.weights import KINDS, PRUNABLE, positions_in, weights_in
 
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+__all__ = ["PRUNABLE", "fingerprint", "finish", "inspect_network", "one_line"]
+
+# Modules whose printed form leaves options out.
+_TERSE = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _EXAMPLES = 2  # more than one, so that a network that mixes the examples of a batch is noticed
 
 
@@ -32,9 +36,10 @@ def inspect_network(
 ) -> tuple[tuple[Layer, ...], int, str]:
     """Return the network's prunable layers, in the order of their definition, its number of classes, its fingerprint.
 
-    A weight shared by several modules is one layer, named after the first of them and used at the positions of all.
-    A layer whose weight is computed from other parameters (weight normalization), or does not reach the output, is
-    left out.
+    A layer is one weight: of a Linear or Conv1d/2d/3d, filed under the module's name; of a recurrent layer or cell, or
+    of attention's projections, under the parameter's ("rnn.weight_ih_l0", "attention.in_proj_weight"). A weight shared
+    by several modules is one layer, named after the first of them and used at the positions of all. A layer whose
+    weight is computed from other parameters (weight normalization), or does not reach the output, is left out.
 
     Args:
         factory: returns a new dense network at every call; it maps (batch, *input_shape) to (batch, classes).
@@ -81,6 +86,7 @@ def fingerprint(model: nn.Module) -> str:
     shapes of its parameters and buffers, and the source of every module class that is neither PyTorch's nor ours."""
     parts = [re.sub(r" at 0x[0-9a-f]+", "", repr(model))]
     parts += [f"{key} {tuple(tensor.shape)}" for key, tensor in model.state_dict(keep_vars=True).items()]
+    parts += [f"{path} {_options(module)}" for path, module in model.named_modules() if isinstance(module, _TERSE)]
     for kind in sorted({type(module) for module in model.modules()}, key=lambda kind: kind.__qualname__):
         if kind.__module__.partition(".")[0] not in ("torch", "snas"):
             with suppress(OSError, TypeError):  # classes typed at a prompt have no source
@@ -97,12 +103,16 @@ def _inspect(
             raise InputError(f"space {name!r} is not built on the device that was asked for")
     elif _build(factory, name, device) is model:
         raise InputError(f"space {name!r}: its factory returned the same network twice; build a new one at every call")
-    owners: dict[int, tuple[str, nn.Module]] = {}
+    owners: dict[int, tuple[str, nn.Parameter]] = {}
     for path, module in model.named_modules():
-        if isinstance(module, PRUNABLE) and isinstance(module.weight, nn.Parameter):
-            owners.setdefault(id(module.weight), (path, module))
+        for weight in weights_in(module):
+            own = "" if weight.name == "weight" and path else weight.name
+            owners.setdefault(id(weight.tensor), (".".join(filter(None, (path, own))), weight.tensor))
     if not owners:
-        raise InputError(f"space {name!r} has no prunable layer; expected a Linear or Conv1d/2d/3d in the network")
+        raise InputError(
+            f"space {name!r} has no prunable layer; expected a Linear, Conv1d/2d/3d, recurrent or attention layer in "
+            "the network"
+        )
     positions, output = _watch(model, input_shape, name)
     owners = _reaching(model, owners, positions, input_shape, device)
     if not owners:
@@ -110,28 +120,28 @@ def _inspect(
     parameters = {id(parameter): path for path, parameter in model.named_parameters()}
     layers = tuple(
         Layer(
-            name=path or "weight",
-            shape=tuple(cast(Tensor, module.weight).shape),
+            name=layer,
+            shape=tuple(weight.shape),
             parameter=parameters[key],
             positions=max(1, positions.get(key, 1)),
         )
-        for key, (path, module) in owners.items()
+        for key, (layer, weight) in owners.items()
     )
     return layers, int(output.shape[1]), fingerprint(model)
 
 
 def _reaching(
     model: nn.Module,
-    owners: dict[int, tuple[str, nn.Module]],
+    owners: dict[int, tuple[str, nn.Parameter]],
     positions: dict[int, int],
     input_shape: tuple[int, ...],
     device: torch.device,
-) -> dict[int, tuple[str, nn.Module]]:
+) -> dict[int, tuple[str, nn.Parameter]]:
     """Leave out layers that were not called and whose weight no gradient reaches: a network does not use them."""
     uncalled = [key for key in owners if key not in positions]
     if not uncalled:
         return owners
-    weights = [cast(nn.Parameter, owners[key][1].weight) for key in uncalled]
+    weights = [owners[key][1] for key in uncalled]
     frozen = [weight for weight in weights if not weight.requires_grad]
     for weight in frozen:
         weight.requires_grad_(True)
@@ -170,16 +180,22 @@ def _watch(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[d
     """Run two examples; return at how many positions each weight (by id) is used for one of them, and the output."""
     positions: dict[int, int] = {}
 
-    def record(module: Any, _inputs: Any, output: Tensor) -> None:
-        used = output.numel() // (_EXAMPLES * module.weight.shape[0])
-        positions[id(module.weight)] = positions.get(id(module.weight), 0) + used
+    def record(module: nn.Module, inputs: tuple[Any, ...], options: Mapping[str, Any], output: Any) -> None:
+        for weight, used in positions_in(module, inputs, options, output):
+            positions[id(weight)] = positions.get(id(weight), 0) + used
 
-    hooks = [module.register_forward_hook(record) for module in model.modules() if isinstance(module, PRUNABLE)]
+    watched = [module for module in model.modules() if isinstance(module, KINDS)]
+    hooks = [module.register_forward_hook(record, with_kwargs=True) for module in watched]
     device = next((tensor.device for tensor in _tensors(model)), torch.device("cpu"))
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), device if device.type == "meta" else nullcontext():
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+            _unfused_attention(),
+            device if device.type == "meta" else nullcontext(),
+        ):
             output = model(torch.zeros(_EXAMPLES, *input_shape, device=device))
     except Exception as error:
         shape = ("batch", *input_shape)
@@ -198,4 +214,26 @@ def _watch(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[d
             f"space {name!r}: the network returns {got} for {_EXAMPLES} examples; "
             "expected a tensor of shape (batch, classes)"
         )
-    return positions, output
+    return {key: used // _EXAMPLES for key, used in positions.items()}, output
+
+
+@contextmanager
+def _unfused_attention() -> Iterator[None]:
+    """Keep transformers from the fused path that they have for inference: it calls none of their layers.
+
+    torch 2.13 leaves that path by itself where hooks are attached, but does not promise to.
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _options(module: nn.Module) -> dict[str, Any]:
+    """Public attributes that are plain values, and the names of functions (a transformer's activation)."""
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_") and key != "training"}
+    plain = {key: value for key, value in public.items() if isinstance(value, (bool, int, float, str))}
+    named = {key: value.__name__ for key, value in public.items() if inspect.isroutine(value)}
+    return dict(sorted({**plain, **named}.items()))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from snas.errors import InputError
 from snas.search_spaces.activations import Activation, make_activation
-from snas.search_spaces.base import SearchSpace, spaces
+from snas.search_spaces.base import SearchSpace, require_whole, spaces
 
 MOST_HIDDEN_LAYERS = 64
 
@@ -119,8 +119,8 @@ def mlp(
     """
     inputs = math.prod(input_shape)
     units = inputs + 4 if width is None else width
-    _require_integer("hidden_layers", hidden_layers, 1, MOST_HIDDEN_LAYERS)
-    _require_integer("width", units, 1, None)
+    require_whole("hidden_layers", hidden_layers, "mlp", most=MOST_HIDDEN_LAYERS)
+    require_whole("width", units, "mlp")
     if not 0 <= dropout < 1:
         raise InputError(f"argument 'dropout' of space 'mlp' is {dropout}; expected 0 <= dropout < 1")
     make_activation(activation, 1)
@@ -140,9 +140,3 @@ def mlp(
         nonlinearity=activation,
         learning_rate=0.01,
     )
-
-
-def _require_integer(name: str, value: int, low: int, high: int | None) -> None:
-    if not isinstance(value, int) or value < low or (high is not None and value > high):
-        allowed = f"at least {low}" if high is None else f"{low} to {high}"
-        raise InputError(f"argument {name!r} of space 'mlp' is {value}; expected an integer, {allowed}")

@@ -3,21 +3,29 @@
 The widths are 16, 32 and 64; the names that end in "-x2" double them (resnet32-x2 with 100 classes is the 1.9M weight
 "Resnet32" of [Tessera2021] table B.2).
 
+With shortcut "padding", the source's own, resnet20 has 268,336 weights on CIFAR-10 and 269,034 with a bias for each
+unit: the 269k of [Lee2020b] table 4.6. Its wider networks are `width` 32, 64, 96 and 128 with `stem` 16, and its
+shallower and deeper ones resnet14 and resnet32.
+
 [He2016] He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition.
+[Lee2020b] N. Lee, Toward Efficient Deep Learning with Sparse Neural Networks, DPhil thesis, Oxford 2020.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snas.errors import InputError
-from snas.search_spaces.base import SearchSpace, require_image, spaces
+from snas.search_spaces.base import SearchSpace, require_image, require_whole, spaces
 
-DEPTHS = (20, 32, 44, 56, 110)
+DEPTHS = (14, 20, 32, 44, 56, 110)
+
+Shortcut = Literal["convolution", "padding"]
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -25,17 +33,39 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.C
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut around them: the identity, or a 1x1 convolution where the shape changes."""
+class PaddedShortcut(nn.Module):
+    """Every stride-th pixel, and channels of zeros after those that are there ([He2016] section 3.3, option A)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, more: int, stride: int) -> None:
+        super().__init__()
+        self.more = more
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, height, width) to (batch, channels + more, height / stride, width / stride)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+
+    def extra_repr(self) -> str:
+        """What the network's fingerprint knows it by."""
+        return f"more={self.more}, stride={self.stride}"
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut around them: the identity where the shape stays.
+
+    Where it changes, the shortcut is a 1x1 convolution or, on request, padded.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: Shortcut = "convolution") -> None:
         super().__init__()
         self.conv1 = convolution(inputs, outputs, 3, stride)
         self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = convolution(outputs, outputs, 3)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
+        if shortcut == "padding":
+            self.shortcut.append(PaddedShortcut(outputs - inputs, stride))
+        elif stride != 1 or inputs != outputs:
             parts = {"conv": convolution(inputs, outputs, 1, stride), "norm": nn.BatchNorm2d(outputs)}
             self.shortcut = nn.Sequential(OrderedDict(parts))
 
@@ -48,19 +78,28 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A 3x3 stem, three stages of basic blocks of width w, 2w and 4w, global average pooling, a linear classifier."""
 
-    def __init__(self, channels: int, classes: int, blocks: int, width: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        blocks: int,
+        width: int,
+        stem: int | None = None,
+        shortcut: Shortcut = "convolution",
+    ) -> None:
         super().__init__()
-        self.stem = convolution(channels, width, 3)
-        self.stem_norm = nn.BatchNorm2d(width)
-        self.stage1 = self._stage(width, width, blocks, 1)
-        self.stage2 = self._stage(width, 2 * width, blocks, 2)
-        self.stage3 = self._stage(2 * width, 4 * width, blocks, 2)
+        stem = stem or width
+        self.stem = convolution(channels, stem, 3)
+        self.stem_norm = nn.BatchNorm2d(stem)
+        self.stage1 = self._stage(stem, width, blocks, 1, shortcut)
+        self.stage2 = self._stage(width, 2 * width, blocks, 2, shortcut)
+        self.stage3 = self._stage(2 * width, 4 * width, blocks, 2, shortcut)
         self.classifier = nn.Linear(4 * width, classes)
 
     @staticmethod
-    def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: Shortcut) -> nn.Sequential:
         rest = [BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)]
-        return nn.Sequential(BasicBlock(inputs, outputs, stride), *rest)
+        return nn.Sequential(BasicBlock(inputs, outputs, stride, shortcut), *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, height, width) to (batch, classes)."""
@@ -70,7 +109,16 @@ class ResNet(nn.Module):
         return out
 
 
-def resnet(input_shape: Sequence[int], classes: int, *, name: str, depth: int, width: int) -> SearchSpace:
+def resnet(
+    input_shape: Sequence[int],
+    classes: int,
+    *,
+    name: str,
+    depth: int,
+    width: int,
+    stem: int | None = None,
+    shortcut: Shortcut = "convolution",
+) -> SearchSpace:
     """Return the residual network of `depth` layers as a space.
 
     Layers are ordered as they are defined: in a block the first convolution, the second, the shortcut. Under
@@ -82,33 +130,41 @@ def resnet(input_shape: Sequence[int], classes: int, *, name: str, depth: int, w
         name: how results are filed.
         depth: 6 n + 2, with n blocks per stage.
         width: channels of the first stage.
+        stem: channels of the first convolution; `width` where not given, and at most that with shortcut "padding".
+        shortcut: around a block that changes the shape, a 1x1 "convolution", or zeros for the missing channels
+            ("padding"), which has no weights.
 
     Raises:
-        InputError: for data that are not images, or a width below 1.
+        InputError: for data that are not images, a width or stem out of range, or an unknown shortcut.
     """
     channels, _, _ = require_image(input_shape, name)
-    require_width(width, name)
+    require_whole("width", width, name)
+    if shortcut not in get_args(Shortcut):
+        raise InputError(f"argument 'shortcut' of space {name!r} is {shortcut!r}; choices: convolution, padding")
+    if stem is not None:
+        require_whole("stem", stem, name, most=width if shortcut == "padding" else None)
     blocks = (depth - 2) // 6
     stages = [f"stage{stage}.{block}" for stage in (1, 2, 3) for block in range(blocks)]
     return SearchSpace.from_model(
-        lambda: ResNet(channels, classes, blocks, width),
+        lambda: ResNet(channels, classes, blocks, width, stem, shortcut),
         input_shape=input_shape,
         name=name,
         groups={f"{block}.*": block for block in stages},
-        arguments={"width": width},
+        arguments={"width": width, "stem": stem, "shortcut": shortcut},
         learning_rate=0.1,
     )
 
 
-def require_width(width: int, name: str) -> None:
-    """Raise InputError unless `width` is a positive integer."""
-    if not isinstance(width, int) or width < 1:
-        raise InputError(f"argument 'width' of space {name!r} is {width}; expected an integer, at least 1")
-
-
 def _register(name: str, depth: int, standard: int) -> None:
-    def factory(input_shape: Sequence[int], classes: int, *, width: int = standard) -> SearchSpace:
-        return resnet(input_shape, classes, name=name, depth=depth, width=width)
+    def factory(
+        input_shape: Sequence[int],
+        classes: int,
+        *,
+        width: int = standard,
+        stem: int | None = None,
+        shortcut: Shortcut = "convolution",
+    ) -> SearchSpace:
+        return resnet(input_shape, classes, name=name, depth=depth, width=width, stem=stem, shortcut=shortcut)
 
     factory.__name__ = factory.__qualname__ = name
     factory.__doc__ = f"Residual network of {depth} layers for small images, widths {standard} to {4 * standard}."

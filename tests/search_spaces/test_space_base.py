@@ -139,7 +139,14 @@ def test_a_network_of_the_library_s_own_transformer():
 
     space = SearchSpace.from_model(transformer, input_shape=(5, 4), name="t")
     totals = {layer.name: layer.total for layer in space.layers}
-    assert totals == {"0": 32, "1.self_attn.out_proj": 64, "1.linear1": 96, "1.linear2": 96, "3": 120}
+    assert totals == {
+        "0": 32,
+        "1.self_attn.in_proj_weight": 192,
+        "1.self_attn.out_proj": 64,
+        "1.linear1": 96,
+        "1.linear2": 96,
+        "3": 120,
+    }
 
 
 class Wrong(nn.Module):
@@ -163,7 +170,10 @@ def raising():
     [
         (raising, "space 'tiny': its factory raised RuntimeError: out of luck"),
         (lambda: "network", "space 'tiny': its factory returned str; expected a torch.nn.Module"),
-        (nn.Flatten, "space 'tiny' has no prunable layer; expected a Linear or Conv1d/2d/3d in the network"),
+        (
+            nn.Flatten,
+            "space 'tiny' has no prunable layer; expected a Linear, Conv1d/2d/3d, recurrent or attention layer",
+        ),
         (lambda: nn.Linear(9, 3), "space 'tiny': the network rejects an input of shape (batch, 1, 8, 8): RuntimeError"),
         (lambda: Wrong(lambda x: x[:, 0]), "the network returns (2,) for 2 examples; expected a tensor of shape"),
         (lambda: Wrong(lambda x: x.reshape(1, 6)), "the network returns (1, 6) for 2 examples"),

@@ -12,11 +12,29 @@ from snas.search_spaces.inspection import inspect_network
 
 BUILT_IN = [
     "mlp",
-    *(f"resnet{depth}{doubled}" for depth in (20, 32, 44, 56, 110) for doubled in ("", "-x2")),
-    "wrn-28-10",
-    "wrn-28-2",
+    *(f"mlp-{activation}" for activation in ("tanh", "linear", "relu")),
+    *(f"resnet{depth}{doubled}" for depth in (14, 20, 32, 44, 56, 110) for doubled in ("", "-x2")),
+    "resnet-8",
+    *(f"wrn-{size}" for size in ("16-8", "16-10", "22-8", "28-10", "28-2")),
     "lenet-300-100",
     "lenet-5-caffe",
+    "conv-6",
+    "simple-cnn",
+    "alexnet-s",
+    "alexnet-b",
+    *(f"vgg{kind}" for kind in ("-c", "-d", "-like", "16", "16-bn")),
+    *(f"{cell}-{size}" for cell in ("lstm", "gru") for size in "sb"),
+]
+SMALL = [
+    "mlp",
+    "mlp-tanh",
+    "resnet20",
+    "resnet-8",
+    "wrn-28-2",
+    "lenet-5-caffe",
+    "lenet-300-100",
+    "simple-cnn",
+    "lstm-s",
 ]
 
 
@@ -37,7 +55,7 @@ def test_every_space_keeps_the_contract(name):
     assert bind_arguments(spaces.get(name), text, what=name) == space.arguments
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20", "wrn-28-2", "lenet-5-caffe", "lenet-300-100"])
+@pytest.mark.parametrize("name", SMALL)
 def test_layers_are_those_of_the_network_that_is_built(name):
     space = open_space(name, input_shape=(2, 13, 13), classes=3)
     model = space.build(generator=torch.Generator().manual_seed(0))
@@ -50,7 +68,7 @@ def test_layers_are_those_of_the_network_that_is_built(name):
     assert {name for name, parameter in parameters.items() if parameter.ndim > 1} == set(named)
 
 
-@pytest.mark.parametrize("name", ["mlp", "resnet20", "wrn-28-2", "lenet-5-caffe", "lenet-300-100"])
+@pytest.mark.parametrize("name", SMALL)
 def test_inspection_without_values_equals_the_real_one(name):
     space = open_space(name, input_shape=(2, 13, 13), classes=3)
     devices = []
