@@ -1,12 +1,17 @@
-"""Ranking as queries over the registry. Spaces, data sets and training lengths are never mixed in one ranking."""
+"""Ranking as queries over the registry. Spaces, data sets and training lengths are never mixed in one ranking.
+
+Published figures were measured elsewhere, with other splits and training lengths. They stand below our rows of the same
+space and data set, without a rank unless it is asked for.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from snas.densities import Densities, Layer, check_density
 from snas.errors import InputError
@@ -14,6 +19,8 @@ from snas.exports import Group, Row
 from snas.registry import Entry, Registry, TrainingRecord
 from snas.training.rule import TrainingRule
 from snas.trials import Status
+
+Cited = Literal["unranked", "ranked", "hidden"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +33,12 @@ class Filter:
         study: name of the study or run.
         max_density: largest density.
         max_weights: largest number of kept weights.
-        epochs: training length.
+        epochs: training length; published figures of any length stay beside the rows that have it.
         superseded: also earlier winners of studies that have grown since, with their baselines.
+        cited: published figures are "unranked" (below the measured rows), "ranked" (among them) or "hidden".
 
     Raises:
-        InputError: for a bound that nothing can meet.
+        InputError: for a bound that nothing can meet, or an unknown word for `cited`.
     """
 
     space: str | None = None
@@ -40,8 +48,11 @@ class Filter:
     max_weights: int | None = None
     epochs: int | None = None
     superseded: bool = False
+    cited: Cited = "unranked"
 
     def __post_init__(self) -> None:
+        if self.cited not in get_args(Cited):
+            raise InputError(f"cited is {self.cited!r}; choices: {', '.join(get_args(Cited))}")
         if self.max_density is not None:
             check_density(self.max_density, "max-density")
         for what, value in (("max-weights", self.max_weights), ("epochs", self.epochs)):
@@ -49,18 +60,26 @@ class Filter:
                 raise InputError(f"{what} is {value}; expected at least 1")
 
     def admits(self, entry: Entry) -> bool:
-        """Whether the entry is shown."""
+        """Whether the entry is shown. One whose number of weights is unknown meets no bound on it."""
+        if entry.cited and (self.cited == "hidden" or (self.max_weights is not None and not entry.kept_weights)):
+            return False
         return all(
             (
                 self.superseded or not entry.superseded,
                 self.space is None or Path(self.space).name.replace(".py:", ":") == entry.space["name"],
                 self.dataset in (None, entry.dataset["name"]),
                 self.study in (None, entry.name),
-                self.max_density is None or entry.kept_weights <= self.max_density * entry.total_weights,
+                self.max_density is None or self._thin(entry, self.max_density),
                 self.max_weights is None or entry.kept_weights <= self.max_weights,
-                self.epochs in (None, entry.rule["epochs"]),
+                entry.cited or self.epochs in (None, entry.rule["epochs"]),
             )
         )
+
+    @staticmethod
+    def _thin(entry: Entry, density: float) -> bool:
+        if entry.cited_density is not None:
+            return entry.cited_density <= density
+        return entry.kept_weights <= density * entry.total_weights
 
 
 def rank(registry: Registry, chosen: Filter | None = None) -> list[Group]:
@@ -68,17 +87,33 @@ def rank(registry: Registry, chosen: Filter | None = None) -> list[Group]:
 
     A group has one network family, one data set with one split, and one training length. Of equal accuracies the
     smaller network ranks first. Entries without a test accuracy, and those of which a seed was refused or failed,
-    follow unranked: a mean over the seeds that survived says too much.
+    follow unranked: a mean over the seeds that survived says too much. Published figures follow every group of their
+    space and data set; those without such a group are groups of their own, at the end.
     """
-    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    chosen = chosen or Filter()
+    measured: dict[tuple[Any, ...], list[Entry]] = {}
+    cited: dict[tuple[str, str], list[Entry]] = {}
     for entry in registry.entries():
-        if (chosen or Filter()).admits(entry):
-            groups.setdefault(_comparable(entry), []).append(entry)
-    return [_group(registry, entries) for _, entries in sorted(groups.items(), key=lambda item: str(item[0]))]
+        if chosen.admits(entry):
+            if entry.cited:
+                cited.setdefault(_place(entry), []).append(entry)
+            else:
+                measured.setdefault(_comparable(entry), []).append(entry)
+    among = chosen.cited == "ranked"
+    groups = [
+        _group(registry, entries, cited.get(_place(entries[0]), ()), among=among)
+        for _, entries in sorted(measured.items(), key=lambda item: str(item[0]))
+    ]
+    ours = {_place(entries[0]) for entries in measured.values()}
+    if chosen.epochs is None:  # alone they have no training length in common
+        groups += [_published(entries, among=among) for place, entries in sorted(cited.items()) if place not in ours]
+    return groups
 
 
 def make_row(registry: Registry, entry: Entry) -> Row:
-    """Sum up an entry's seeds in one row, unranked."""
+    """Sum up an entry's seeds, or a published figure, in one row, unranked."""
+    if entry.cited:
+        return _cited_row(entry)
     runs = registry.runs(entry)
     finished = [run for run in runs if run.status is Status.FINISHED]
     test = [run.test_accuracy for run in finished if run.test_accuracy is not None]
@@ -114,6 +149,38 @@ def make_row(registry: Registry, entry: Entry) -> Row:
         mask_rule=entry.mask_rule,
         training_rule=describe_rule(entry.rule),
         layers=tuple(zip(densities.counts, densities.kept, (layer.total for layer in densities.layers), strict=True)),
+    )
+
+
+def _cited_row(entry: Entry) -> Row:
+    """A published figure as a row: numbers that its source does not tell are 0."""
+    density = entry.cited_density or 0.0
+    return Row(
+        rank=None,
+        id=entry.id,
+        name=entry.name,
+        kind=entry.kind,
+        method=entry.method,
+        space=space_label(entry.space),
+        dataset=entry.dataset["name"],
+        kept_weights=entry.kept_weights,
+        total_weights=entry.total_weights,
+        density=density,
+        compression=1 / density if density else math.nan,
+        test_accuracy=entry.cited_accuracy,
+        test_std=entry.cited_std,
+        validation_accuracy=None,
+        validation_std=None,
+        seeds=entry.cited_seeds or 0,
+        flops=0,
+        epochs=entry.rule["epochs"],
+        epochs_spent=0,
+        seconds=0.0,
+        strategy="",
+        mask_rule="",
+        training_rule="",
+        source=entry.source,
+        layers=(),
     )
 
 
@@ -154,8 +221,12 @@ def describe_rule(rule: Mapping[str, Any]) -> str:
     return f"{TrainingRule(**known).describe()}, init {initialization}{ends}"
 
 
-def _rankable(row: Row) -> bool:
-    return row.test_accuracy is not None and not row.failed
+def _rankable(row: Row, *, among: bool = False) -> bool:
+    return row.test_accuracy is not None and not row.failed and (among or not row.cited)
+
+
+def _place(entry: Entry) -> tuple[str, str]:
+    return space_label(entry.space), entry.dataset["name"]
 
 
 def _comparable(entry: Entry) -> tuple[Any, ...]:
@@ -171,10 +242,7 @@ def _comparable(entry: Entry) -> tuple[Any, ...]:
     )
 
 
-def _group(registry: Registry, entries: Sequence[Entry]) -> Group:
-    rows = [make_row(registry, entry) for entry in entries]
-    rows.sort(key=lambda row: (not _rankable(row), -(row.test_accuracy or 0), row.kept_weights, row.id))
-    ranked = [replace(row, rank=number) if _rankable(row) else row for number, row in enumerate(rows, start=1)]
+def _group(registry: Registry, entries: Sequence[Entry], cited: Sequence[Entry], *, among: bool) -> Group:
     first = entries[0]
     data = first.dataset
     length = "1 epoch" if first.rule["epochs"] == 1 else f"{first.rule['epochs']} epochs"
@@ -184,10 +252,36 @@ def _group(registry: Registry, entries: Sequence[Entry]) -> Group:
         f"split {data['split'][:8]}; {length} each, result after the last epoch; "
         "ranked by mean test accuracy, ± is the standard deviation over seeds"
     )
+    if cited:
+        where = "ranked among the measured rows" if among else "below, unranked"
+        subtitle += f"; cited: published figures of other splits and training lengths, {where}"
     return Group(
         space=space_label(first.space),
         dataset=data["name"],
         epochs=first.rule["epochs"],
         subtitle=subtitle,
-        rows=tuple(ranked),
+        rows=_ranked([make_row(registry, entry) for entry in (*entries, *cited)], among=among),
+    )
+
+
+def _published(cited: Sequence[Entry], *, among: bool) -> Group:
+    """A group of published figures that nothing measured here stands beside."""
+    space, dataset = _place(cited[0])
+    order = "ranked by test accuracy, though their splits and training lengths differ" if among else "unranked"
+    subtitle = f"published figures; nothing of this space and data set was measured here; {order}"
+    return Group(space, dataset, 0, subtitle, _ranked([_cited_row(entry) for entry in cited], among=among))
+
+
+def _ranked(rows: Sequence[Row], *, among: bool) -> tuple[Row, ...]:
+    """Rows that may be ranked by accuracy with their ranks, then the others; published ones last, the densest first."""
+
+    def order(row: Row) -> tuple[Any, ...]:
+        aside = row.cited and not among
+        density = -row.density if aside else 0.0
+        unranked = not _rankable(row, among=among)
+        return aside, unranked, density, -(row.test_accuracy or 0), row.kept_weights, row.id
+
+    ordered = sorted(rows, key=order)
+    return tuple(
+        replace(row, rank=number) if _rankable(row, among=among) else row for number, row in enumerate(ordered, start=1)
     )

@@ -8,87 +8,35 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from snas.errors import InputError, SnasError
+from snas.records import (
+    Entry,
+    Study,
+    TrainingRecord,
+    as_trial,
+    dump,
+    entry_columns,
+    read_entry,
+    read_study,
+    read_training,
+)
 from snas.schema import APPLICATION_ID, MIGRATIONS
-from snas.trials import Point, Report, Status, Trial
+from snas.trials import Point, Report, Status
+
+__all__ = ["Entry", "Registry", "Study", "TrainingRecord", "as_trial"]
 
 _REPORT_COLUMNS = "epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds"
-
-
-@dataclass(frozen=True, slots=True)
-class Study:
-    """A search as the registry knows it. `identity` is what must not change when it is resumed."""
-
-    id: int
-    name: str
-    identity: Mapping[str, Any]
-    samples: int
-    environment: Mapping[str, Any]
-    created: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of the leaderboard: an architecture, how it is trained, and where it came from. `id` is 0 until stored."""
-
-    key: str
-    name: str
-    kind: str
-    method: str
-    space: Mapping[str, Any]
-    dataset: Mapping[str, Any]
-    rule: Mapping[str, Any]
-    mask_rule: str
-    seed: int
-    kept_weights: int
-    total_weights: int
-    environment: Mapping[str, Any]
-    kept: Mapping[str, int] = field(default_factory=dict)
-    strategy: str = ""
-    candidate: int | None = None
-    search_epochs: int = 0
-    search_seconds: float = 0.0
-    study_id: int | None = None
-    id: int = 0
-    created: str = ""
-    superseded: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRecord:
-    """One network in training, with its reports in the order of epochs."""
-
-    id: int
-    number: int
-    seed: int
-    status: Status
-    reason: str | None
-    kept: Mapping[str, int]
-    mask_checksum: str | None
-    point: Point | None
-    test_loss: float | None
-    test_accuracy: float | None
-    reports: tuple[Report, ...]
-
-    @property
-    def epochs(self) -> int:
-        """Epochs trained so far."""
-        return self.reports[-1].epoch if self.reports else 0
-
-    @property
-    def validation_accuracy(self) -> float | None:
-        """Validation accuracy after the last epoch."""
-        return self.reports[-1].validation_accuracy if self.reports else None
+# What a correction of a published figure may change; the rest is its key.
+_FIGURES = ("cited_accuracy", "cited_std", "cited_seeds", "rule", "kept_weights", "total_weights")
 
 
 class Registry:
@@ -135,7 +83,7 @@ class Registry:
 
     def use_environment(self, environment: Mapping[str, Any]) -> None:
         """Note with every epoch recorded from now on where it was trained: versions, device, threads."""
-        content = _dump(environment)
+        content = dump(environment)
         with self._transaction():
             self._db.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
         self._environment = self._query("SELECT id FROM environments WHERE content = ?", content)[0]["id"]
@@ -153,12 +101,12 @@ class Registry:
 
     def studies(self) -> list[Study]:
         """All studies, oldest first."""
-        return [_study(row) for row in self._query("SELECT * FROM studies ORDER BY id")]
+        return [read_study(row) for row in self._query("SELECT * FROM studies ORDER BY id")]
 
     def find_study(self, name: str) -> Study | None:
         """The study called `name`, or None."""
         rows = self._query("SELECT * FROM studies WHERE name = ?", name)
-        return _study(rows[0]) if rows else None
+        return read_study(rows[0]) if rows else None
 
     def add_study(
         self, name: str, *, identity: Mapping[str, Any], samples: int, environment: Mapping[str, Any]
@@ -167,7 +115,7 @@ class Registry:
         with self._transaction():
             self._db.execute(
                 "INSERT INTO studies (name, created, identity, samples, environment) VALUES (?, ?, ?, ?, ?)",
-                (name, _now(), _dump(identity), samples, _dump(environment)),
+                (name, _now(), dump(identity), samples, dump(environment)),
             )
         study = self.find_study(name)
         if study is None:
@@ -186,14 +134,14 @@ class Registry:
             cursor = self._db.execute(
                 "INSERT INTO trainings (study_id, number, seed, point, kept, status, created) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (study.id, number, seed, _dump(point.tolist()), _dump(kept), Status.RUNNING, _now()),
+                (study.id, number, seed, dump(point.tolist()), dump(kept), Status.RUNNING, _now()),
             )
         return int(cursor.lastrowid or 0)
 
     def study_of(self, entry: Entry) -> Study | None:
         """The study that an entry came from, or None."""
         rows = self._query("SELECT * FROM studies WHERE id = ?", entry.study_id)
-        return _study(rows[0]) if rows else None
+        return read_study(rows[0]) if rows else None
 
     def candidates(self, study: Study) -> list[TrainingRecord]:
         """All candidates of a study in the order of their numbers."""
@@ -203,28 +151,27 @@ class Registry:
 
     def add_entry(self, entry: Entry) -> Entry:
         """Store an entry, or return the one that is stored under its key."""
-        columns = (
-            "study_id, key, name, kind, method, space, dataset, rule, strategy, mask_rule, seed, kept_weights, "
-            "total_weights, kept, candidate, search_epochs, search_seconds, environment, created"
-        )
-        values = (
-            *(entry.study_id, entry.key, entry.name, entry.kind, entry.method),
-            *(_dump(entry.space), _dump(entry.dataset), _dump(entry.rule)),
-            *(entry.strategy, entry.mask_rule, entry.seed, entry.kept_weights, entry.total_weights),
-            *(
-                _dump(entry.kept),
-                entry.candidate,
-                entry.search_epochs,
-                entry.search_seconds,
-                _dump(entry.environment),
-                _now(),
-            ),
-        )
         with self._transaction():
-            self._db.execute(
-                f"INSERT OR IGNORE INTO entries ({columns}) VALUES ({', '.join('?' * len(values))})", values
-            )
-        return _entry(self._query("SELECT * FROM entries WHERE key = ?", entry.key)[0])
+            self._insert(entry)
+        return read_entry(self._query("SELECT * FROM entries WHERE key = ?", entry.key)[0])
+
+    def cite(self, entries: Sequence[Entry]) -> tuple[int, int]:
+        """Store published figures, all or none of them.
+
+        Args:
+            entries: of kind "cited". One that is stored under its key already takes the new figures.
+
+        Returns:
+            How many were added, and how many were known with other figures.
+        """
+        added = changed = 0
+        with self._transaction():
+            for entry in entries:
+                if self._insert(entry):
+                    added += 1
+                else:
+                    changed += self._correct(entry)
+        return added, changed
 
     def set_search_cost(self, entry: Entry, *, epochs: int, seconds: float) -> Entry:
         """Update what the search for an entry took; a resumed search has cost more."""
@@ -236,7 +183,7 @@ class Registry:
 
     def entries(self) -> list[Entry]:
         """All entries, oldest first."""
-        return [_entry(row) for row in self._query("SELECT * FROM entries ORDER BY id")]
+        return [read_entry(row) for row in self._query("SELECT * FROM entries ORDER BY id")]
 
     def find_entry(self, entry_id: int) -> Entry:
         """The entry with this id; InputError where there is none."""
@@ -244,7 +191,7 @@ class Registry:
         rows = self._query("SELECT * FROM entries WHERE id = ?", number) if 0 < number < 2**63 else []
         if not rows:
             raise InputError(f"no row {entry_id} in {self.path}; snas leaderboard lists the ids")
-        return _entry(rows[0])
+        return read_entry(rows[0])
 
     def supersede(self, study: Study, current: Sequence[Entry]) -> None:
         """Mark the study's entries that are not `current`: a study that grew may have another winner."""
@@ -260,7 +207,7 @@ class Registry:
     def find_key(self, key: str) -> Entry | None:
         """The entry stored under `key`, or None."""
         rows = self._query("SELECT * FROM entries WHERE key = ?", key)
-        return _entry(rows[0]) if rows else None
+        return read_entry(rows[0]) if rows else None
 
     def runs(self, entry: Entry) -> list[TrainingRecord]:
         """The entry's networks, one a seed, in the order of seeds."""
@@ -300,7 +247,7 @@ class Registry:
     def set_kept(self, training_id: int, kept: Mapping[str, int]) -> None:
         """Store the layers' kept weights, once they are known."""
         with self._transaction():
-            self._db.execute("UPDATE trainings SET kept = ? WHERE id = ?", (_dump(kept), training_id))
+            self._db.execute("UPDATE trainings SET kept = ? WHERE id = ?", (dump(kept), training_id))
 
     def finish(self, training_id: int, *, test_loss: float | None, test_accuracy: float | None) -> None:
         """Store the test result of a fully trained network (None where the data have no test split)."""
@@ -311,6 +258,26 @@ class Registry:
             )
 
     # Inside
+
+    def _insert(self, entry: Entry) -> bool:
+        """Add an entry unless there is one under its key; says whether it did."""
+        values = {**entry_columns(entry), "created": _now()}
+        cursor = self._db.execute(
+            f"INSERT OR IGNORE INTO entries ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+            tuple(values.values()),
+        )
+        return cursor.rowcount > 0
+
+    def _correct(self, entry: Entry) -> bool:
+        """Give the stored entry of this key these figures; says whether they differ from those that it had."""
+        columns = entry_columns(entry)
+        values = [columns[name] for name in _FIGURES]
+        cursor = self._db.execute(
+            f"UPDATE entries SET {', '.join(f'{name} = ?' for name in _FIGURES)} "
+            f"WHERE key = ? AND ({' OR '.join(f'{name} IS NOT ?' for name in _FIGURES)})",
+            (*values, entry.key, *values),
+        )
+        return cursor.rowcount > 0
 
     def _open(self) -> None:
         """Check that the file is ours and bring its tables up to date."""
@@ -327,21 +294,28 @@ class Registry:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         if version < len(MIGRATIONS):
-            self._migrate(version)
+            self._migrate()
 
-    def _migrate(self, version: int) -> None:
-        if version:
-            backup = self.path.with_name(f"{self.path.name}.format-{version}.bak")
-            backup.unlink(missing_ok=True)
-            self._db.execute("VACUUM INTO ?", (str(backup),))
+    def _migrate(self) -> None:
         with self._transaction():
-            # Another process may have done it while we waited for the lock.
+            # Read under the lock: another process may have brought the file up to date while we waited for it.
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if 0 < version < len(MIGRATIONS):
+                self._back_up(version)
             for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
                 for statement in filter(str.strip, script.split(";\n")):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {number}")
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _back_up(self, version: int) -> None:
+        """Copy the file as it is before a migration. A second connection reads while this one holds the lock."""
+        backup = self.path.with_name(f"{self.path.name}.format-{version}.bak")
+        part = backup.with_name(f"{backup.name}.part")
+        part.unlink(missing_ok=True)
+        with closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as reader:
+            reader.execute("VACUUM INTO ?", (str(part),))
+        os.replace(part, backup)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -375,7 +349,7 @@ class Registry:
             values = {name: row[name] for name in _REPORT_COLUMNS.split(", ")}
             report = Report(trial=training["number"], mask_checksum=training["mask_checksum"] or "", **values)
             reports[training["id"]].append(report)
-        return [_training(row, reports[row["id"]]) for row in rows]
+        return [read_training(row, reports[row["id"]]) for row in rows]
 
     def _explain(self, error: sqlite3.Error) -> SnasError:
         """Say what went wrong in the user's words."""
@@ -393,48 +367,3 @@ class Registry:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=False, allow_nan=False)
-
-
-def _study(row: sqlite3.Row) -> Study:
-    return Study(
-        id=row["id"],
-        name=row["name"],
-        identity=json.loads(row["identity"]),
-        samples=row["samples"],
-        environment=json.loads(row["environment"]),
-        created=row["created"],
-    )
-
-
-def _entry(row: sqlite3.Row) -> Entry:
-    values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row iterates over values
-    for key in ("space", "dataset", "rule", "kept", "environment"):
-        values[key] = json.loads(values[key])
-    return Entry(**values)
-
-
-def _training(row: sqlite3.Row, reports: Sequence[Report]) -> TrainingRecord:
-    return TrainingRecord(
-        id=row["id"],
-        number=row["number"],
-        seed=row["seed"],
-        status=Status(row["status"]),
-        reason=row["reason"],
-        kept=json.loads(row["kept"]),
-        mask_checksum=row["mask_checksum"],
-        point=None if row["point"] is None else np.asarray(json.loads(row["point"]), dtype=np.float64),
-        test_loss=row["test_loss"],
-        test_accuracy=row["test_accuracy"],
-        reports=tuple(reports),
-    )
-
-
-def as_trial(record: TrainingRecord) -> Trial:
-    """A candidate as strategies see it: its score is the validation accuracy."""
-    point = np.zeros(0) if record.point is None else record.point
-    scores = {report.epoch: report.validation_accuracy for report in record.reports}
-    return Trial(record.number, point, record.status, scores, sum(record.kept.values()))

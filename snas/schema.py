@@ -72,4 +72,12 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (training_id, epoch)
     ) WITHOUT ROWID;
     """,
+    # Published figures: where a figure was printed, and what it says; accuracy on the test data, as fractions.
+    """
+    ALTER TABLE entries ADD COLUMN source TEXT NOT NULL DEFAULT '';
+    ALTER TABLE entries ADD COLUMN cited_density REAL;
+    ALTER TABLE entries ADD COLUMN cited_accuracy REAL;
+    ALTER TABLE entries ADD COLUMN cited_std REAL;
+    ALTER TABLE entries ADD COLUMN cited_seeds INTEGER;
+    """,
 )

@@ -65,6 +65,29 @@ DENSE = replace(
     layers=(("fc1", 400, 400),),
 )
 GROUP = Group("lenet-300-100", "mnist", 8, "One split.", (ROW, DENSE))
+CITED = replace(
+    ROW,
+    rank=None,
+    id=9,
+    name="published",
+    kind="cited",
+    method="snip",
+    kept_weights=0,
+    total_weights=0,
+    test_accuracy=0.984,
+    test_std=None,
+    validation_accuracy=None,
+    seeds=0,
+    flops=0,
+    epochs=0,
+    epochs_spent=0,
+    seconds=0.0,
+    strategy="",
+    mask_rule="",
+    training_rule="",
+    source="Lee, Table 3.1",
+    layers=(),
+)
 TITLES = [
     *("Rank", "Name", "Kind", "Method", "Kept weights", "Density", "Compression"),
     *("Test accuracy %", "Validation accuracy %", "FLOPs", "Epochs spent", "Seconds"),
@@ -83,11 +106,11 @@ def test_csv_holds_every_field():
     assert lines[0] == (
         "rank,id,name,kind,method,space,dataset,kept_weights,total_weights,density,compression,test_accuracy,test_std,"
         "validation_accuracy,validation_std,seeds,failed,superseded,flops,epochs,epochs_spent,seconds,strategy,mask_rule,training_rule,"
-        "group,layers"
+        "source,group,layers"
     )
     assert lines[1] == (
         "1,7,first,searched,random,lenet-300-100,mnist,13310,266200,0.05,20.0,0.9742,0.0031,0.98,,3,0,0,26620,8,96,61.5,"
-        'bayes,random,sgd 0.1 cosine 64x8,One split.,"{""fc1"": 0.0025, ""fc2"": 0.75, ""fc3"": 0.0}"'
+        'bayes,random,sgd 0.1 cosine 64x8,,One split.,"{""fc1"": 0.0025, ""fc2"": 0.75, ""fc3"": 0.0}"'
     )
     assert lines[2].startswith(",8,second,baseline,dense,")
     assert lines[3:] == [""]
@@ -223,6 +246,48 @@ def test_numbers_are_never_touched_and_nan_is_missing():
     assert "textbf" not in export([replace(GROUP, rows=(odd,))], "latex")
 
 
+def test_a_published_figure_has_its_source_and_no_number_that_was_not_told():
+    groups = [replace(GROUP, rows=(ROW, CITED))]
+    line = list(csv.DictReader(io.StringIO(export(groups, "csv"))))[1]
+    unknown = ("kept_weights", "total_weights", "seeds", "flops", "epochs", "epochs_spent", "seconds", "rank")
+    assert [line[name] for name in unknown] == [""] * 8
+    assert [line[name] for name in ("kind", "density", "test_accuracy", "failed", "source")] == [
+        *("cited", "0.05", "0.984", "0", "Lee, Table 3.1"),
+    ]
+    row = strict_json(export(groups, "json"))["groups"][0]["rows"][1]
+    assert [row[name] for name in unknown] == [None] * 8
+    assert (row["source"], row["layers"], row["density"]) == ("Lee, Table 3.1", {}, 0.05)
+    cells = ["-", "published", "cited", "snip", "-", "5.00%", "20.0\u00d7", "98.40", *["-"] * 4, "Lee, Table 3.1"]
+    assert split_markdown(markdown_rows(export(groups, "md"))[-1]) == cells
+    page = Page(export(groups, "html"))
+    assert page.texts("td")[13:26] == cells
+    assert page.texts("th") == [*TITLES, "Source"]
+    latex = export(groups, "latex")
+    assert r"\begin{tabular}{rlllrrrrrrrrp{60mm}}" in latex
+    assert " & 98.40 & - & - & - & - & Lee, Table 3.1 " in latex
+
+
+def test_only_a_ranked_published_figure_can_be_the_best():
+    assert CITED.test_accuracy > ROW.test_accuracy
+    aside, among = ([replace(GROUP, rows=(ROW, row))] for row in (CITED, replace(CITED, rank=1)))
+    for groups, best in ((aside, "97.42"), (among, "98.40")):
+        assert re.findall(r"textbf\{([0-9.]+)\}", export(groups, "latex")) == [best]
+        assert export(groups, "html").count('class="n top"') == 1
+    alone = [Group("lenet-300-100", "mnist", 0, "", (CITED,))]
+    assert "textbf" not in export(alone, "latex")
+
+
+def test_a_group_of_published_figures_alone_has_no_length_and_no_densities_of_layers():
+    alone = [Group("lenet-300-100", "mnist", 0, "", (CITED,))]
+    for format in ("md", "html", "latex"):
+        text = export(alone, format)
+        assert "lenet-300-100 on mnist, published figures" in text
+        assert "Densities per layer" not in text
+    told = replace(CITED, kept_weights=13310, seeds=20, test_std=0.001)
+    cells = split_markdown(markdown_rows(export([replace(alone[0], rows=(told,))], "md"))[-1])
+    assert (cells[4], cells[7]) == ("13,310", "98.40 \u00b1 0.10 (n=20)")
+
+
 @pytest.mark.parametrize(
     ("density", "flops", "shown"),
     [(0.0123456, 999, "1.23%"), (0.00012, 1000, "0.012%"), (1.0, 1_250_000, "100.00%"), (0.001, 3 * 10**9, "0.10%")],
@@ -315,8 +380,9 @@ def whole(text: str) -> str:
 def hostile(text: str) -> tuple[list[Group], dict[str, str]]:
     """Groups and a header with `text` in every place that takes one."""
     names = ("name", "kind", "method", "space", "dataset", "strategy", "mask_rule", "training_rule")
-    row = replace(ROW, **dict.fromkeys(names, text), layers=((text, 1, 4),))
-    return [Group(text, text, 8, text, (row, row))], {text: text}
+    row = replace(ROW, **dict.fromkeys(names, text), source=text or "-", layers=((text, 1, 4),))
+    cited = replace(CITED, method=text, space=text, dataset=text, source=text or "-")
+    return [Group(text, text, 8, text, (row, row, cited))], {text: text}
 
 
 def strict_json(text: str):
@@ -334,9 +400,9 @@ def starts_formula(cell: str) -> bool:
 def check_csv(text: str) -> None:
     groups, header = hostile(text)
     out = export(groups, "csv", header=header)
-    assert out.count("\n") == 3  # no cell breaks a line
+    assert out.count("\n") == 4  # no cell breaks a line
     titles, *lines = csv.reader(io.StringIO(out, newline=""), strict=True)
-    assert [len(line) for line in lines] == [27, 27]
+    assert [len(line) for line in lines] == [28, 28, 28]
     for title, cell in zip(titles, lines[0], strict=True):
         pieces = [cell] if title == "layers" else [cell, *cell.split(";")]
         assert not any(map(starts_formula, pieces)), (title, cell)
@@ -346,6 +412,10 @@ def check_csv(text: str) -> None:
         if title == "layers":
             assert json.loads(cell) == {whole(text): 0.25}
             assert ";" not in cell
+    for line in lines:
+        source = line[titles.index("source")]
+        assert source.replace("'", "") == visible(text or "-").replace("'", "")
+        assert not any(map(starts_formula, source.split(";")))
 
 
 def check_json(text: str) -> None:
@@ -354,6 +424,7 @@ def check_json(text: str) -> None:
     assert visible(out.replace("\n", "")) == out.replace("\n", "")
     document = strict_json(out)
     assert document["header"] == {whole(text): whole(text)}
+    assert document["groups"][0]["rows"][2]["source"] == whole(text or "-")
     row = document["groups"][0]["rows"][1]
     assert {document["groups"][0]["subtitle"], row["name"], row["training_rule"], *row["layers"]} == {whole(text)}
 
@@ -414,8 +485,9 @@ def check_html(text: str) -> None:
     assert page.tags == PLAIN_TAGS  # same tags, same attributes, same order
     assert page.others == []
     cells = page.texts("td")
-    assert [cells[1], cells[2], cells[3], cells[13]] == [visible(text)] * 4
-    assert cells[24] == visible(text)  # the layer
+    assert [cells[1], cells[2], cells[3], cells[14]] == [visible(text)] * 4
+    assert [cells[12], cells[25], cells[38]] == [visible(text or "-")] * 3  # the sources
+    assert cells[39] == visible(text)  # the layer
     assert page.texts("dd")[0] == page.texts("dt")[0] == visible(text)
 
 
@@ -449,11 +521,13 @@ def check_markdown(text: str) -> None:
     assert len(out.split("\n")) == PLAIN_MARKDOWN.count("\n") + 1
     assert visible(out.replace("\n", "")) == out.replace("\n", "")
     rows = markdown_rows(out)
-    assert len(rows) == 4
-    for line in rows[2:]:
+    assert len(rows) == 5
+    for number, line in enumerate(rows[2:]):
         cells = split_markdown(line)
-        assert len(cells) == 12
-        assert [cell.replace("@\u2060", "@") for cell in cells[1:4]] == [visible(text).strip()] * 3
+        assert len(cells) == 13
+        assert cells[12].replace("@\u2060", "@") == visible(text or "-").strip()
+        named = [cells[3]] * 3 if number == 2 else cells[1:4]  # the last one is cited
+        assert [cell.replace("@\u2060", "@") for cell in named] == [visible(text).strip()] * 3
         assert not re.search(r"(?<!\\)(://|//|www\.)|[^\W\d]:\S|@[\w.]|[^\W\d]\.\w", line)
 
 
@@ -528,12 +602,14 @@ def check_latex(text: str) -> None:
     for line, expected in zip(lines, plain, strict=True):
         if expected.startswith("%"):
             assert line.startswith("%")  # stays a comment
-        elif not expected.startswith("1 &"):
+        elif not expected.startswith(("1 &", "- &")):
             assert line == expected
         else:
             cells = read_latex(line)
-            assert len(cells) == 12
-            assert [cell[1:-1] for cell in cells[1:4]] == [visible(text)] * 3
+            assert len(cells) == 13
+            assert cells[12][1:] == visible(text or "-")
+            named = [cells[3]] * 3 if expected.startswith("-") else cells[1:4]
+            assert [cell[1:-1] for cell in named] == [visible(text)] * 3
             assert not re.search(r"--|,,", line)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from snas.errors import InputError
 from snas.ranking import Filter, make_row, rank
 from snas.registry import Entry, Registry
 from snas.training.rule import TrainingRule
@@ -129,3 +130,113 @@ def test_filters():
         assert names(study="x") == ["x"]
         assert names(space="net", dataset="d", epochs=2) == ["y", "x"]
         assert names(space="other") == names(dataset="e") == names(epochs=3) == []
+
+
+def cite(registry: Registry, name: str, accuracy: float, density: float = 0.1, **values) -> None:
+    """A published figure for the space and data of `entry`, unless `values` say otherwise."""
+    space = {"name": "net", "arguments": {}, "network": "", "layers": []}
+    nowhere = {"name": "d", "fingerprint": "", "split": "", "train": 0, "validation": 0, "test": 0}
+    figures = {"cited_density": density, "cited_accuracy": accuracy, "source": f"Table of {name}"}
+    weights = {"kept_weights": 0, "total_weights": 0, "kept": {}}
+    fields = {"kind": "cited", "method": name, "name": "published", "space": space, "dataset": nowhere}
+    rule = {"rule": {"epochs": 0}, "mask_rule": ""}
+    registry.cite([entry(f"cited {name}", **{**fields, **figures, **weights, **rule, **values})])
+
+
+def shown(registry: Registry, **chosen) -> list[list[tuple[int | None, str]]]:
+    return [
+        [(row.rank, row.method if row.cited else row.name) for row in group.rows]
+        for group in rank(registry, Filter(**chosen))
+    ]
+
+
+def test_published_figures_follow_every_group_of_their_space_and_data_unranked():
+    with Registry("r.db") as registry:
+        cite(registry, "thin", 0.99, 0.05)
+        cite(registry, "dense", 0.97, 1.0)
+        cite(registry, "thick", 0.95, 0.1)
+        cite(registry, "thick too", 0.96, 0.1)
+        add(registry, "low", [0.7])
+        add(registry, "high", [0.9])
+        add(registry, "none", [])
+        add(registry, "longer", [0.8], rule={**RULE, "epochs": 3})
+        cited = [(None, "dense"), (None, "thick too"), (None, "thick"), (None, "thin")]
+        assert shown(registry) == [[(1, "high"), (2, "low"), (None, "none"), *cited], [(1, "longer"), *cited]]
+        group = rank(registry)[0]
+    assert "published figures of other splits and training lengths, below, unranked" in group.subtitle
+    assert (group.epochs, group.space, group.dataset) == (2, "net", "d")
+
+
+def test_published_figures_are_ranked_where_that_is_asked_for():
+    with Registry("r.db") as registry:
+        add(registry, "low", [0.7])
+        add(registry, "high", [0.9])
+        add(registry, "none", [])
+        cite(registry, "best", 0.95)
+        cite(registry, "middle", 0.8)
+        assert shown(registry, cited="ranked") == [
+            [(1, "best"), (2, "high"), (3, "middle"), (4, "low"), (None, "none")],
+        ]
+        (group,) = rank(registry, Filter(cited="ranked"))
+        assert "ranked among the measured rows" in group.subtitle
+        assert shown(registry, cited="hidden") == [[(1, "high"), (2, "low"), (None, "none")]]
+        (group,) = rank(registry, Filter(cited="hidden"))
+        assert "published" not in group.subtitle
+
+
+def test_published_figures_without_measured_rows_are_groups_of_their_own_at_the_end():
+    other = {"name": "a-net", "arguments": {"layers": "3"}, "network": "", "layers": []}
+    with Registry("r.db") as registry:
+        cite(registry, "alone", 0.9, space=other)
+        cite(registry, "alone too", 0.8, space=other)
+        cite(registry, "elsewhere", 0.9, dataset={"name": "e"})
+        add(registry, "x", [0.5])
+        assert shown(registry) == [
+            [(1, "x")],
+            [(None, "alone"), (None, "alone too")],
+            [(None, "elsewhere")],
+        ]
+        groups = rank(registry)
+        assert [(group.space, group.dataset, group.epochs) for group in groups[1:]] == [
+            ("a-net (layers=3)", "d", 0),
+            ("net", "e", 0),
+        ]
+        assert all("nothing of this space and data set was measured here" in group.subtitle for group in groups[1:])
+        assert shown(registry, cited="ranked")[1] == [(1, "alone"), (2, "alone too")]
+        assert shown(registry, cited="hidden") == [[(1, "x")]]
+        assert shown(registry, epochs=2) == [[(1, "x")]]  # they have no length to be chosen by
+
+
+def test_filters_apply_to_published_figures_too():
+    with Registry("r.db") as registry:
+        add(registry, "x", [0.5])  # 28 of 112 weights
+        cite(registry, "thin", 0.9, 0.05)
+        cite(registry, "thick", 0.9, 0.5, kept_weights=56, total_weights=112)
+
+        def names(**values) -> list[str]:
+            return [name for group in shown(registry, **values) for _, name in group]
+
+        assert names() == ["x", "thick", "thin"]
+        assert names(max_density=0.05) == ["thin"]
+        assert names(max_density=0.3) == ["x", "thin"]
+        assert names(max_weights=56) == ["x", "thick"]  # that of thin is not known
+        assert names(max_weights=55) == ["x"]
+        assert names(study="x") == ["x"]
+        assert names(space="net", dataset="d", epochs=2) == ["x", "thick", "thin"]
+        assert names(space="other") == names(dataset="e") == names(epochs=3) == []
+
+
+def test_the_row_of_a_published_figure_says_what_its_source_says():
+    with Registry("r.db") as registry:
+        cite(registry, "snip", 0.984, 0.05, cited_std=0.002, cited_seeds=20, rule={"epochs": 30})
+        (group,) = rank(registry)
+    (row,) = group.rows
+    assert (row.kind, row.method, row.source) == ("cited", "snip", "Table of snip")
+    assert (row.test_accuracy, row.test_std, row.seeds, row.epochs) == (0.984, 0.002, 20, 30)
+    assert (row.density, row.compression) == (0.05, 20.0)
+    assert (row.validation_accuracy, row.flops, row.seconds, row.layers) == (None, 0, 0.0, ())
+
+
+def test_an_unknown_place_for_published_figures_lists_the_choices():
+    with pytest.raises(InputError, match="cited is 'below'; choices: unranked, ranked, hidden"):
+        Filter(cited="below")

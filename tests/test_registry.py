@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from snas.errors import InputError, SnasError
+from snas.ranking import Filter, rank
 from snas.registry import Entry, Registry, as_trial
 from snas.schema import APPLICATION_ID, MIGRATIONS
 from snas.trials import Report, Status
+
+OLD = Path(__file__).parent / "registries"
 
 
 def make_study(registry: Registry, name: str = "one"):
@@ -123,3 +129,142 @@ def test_a_new_file_has_the_current_format(tmp_path):
         assert registry._db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         tables = {row[0] for row in registry._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert tables == {"studies", "entries", "trainings", "reports", "environments"}
+
+
+def make_cited(**values) -> Entry:
+    figures = {"source": "Table 1", "cited_density": 0.1, "cited_accuracy": 0.9, "cited_std": None, "cited_seeds": None}
+    return make_entry(**{"kind": "cited", **figures, **values})
+
+
+def test_published_figures_are_stored_once_and_corrected_where_they_are_given_anew(tmp_path):
+    with Registry(tmp_path / "a.db") as registry:
+        both = [make_cited(key="a"), make_cited(key="b", cited_std=0.01, cited_seeds=3)]
+        assert registry.cite(both) == (2, 0)
+        assert registry.cite(both) == (0, 0)
+        assert registry.cite([make_cited(key="a"), make_cited(key="b", cited_accuracy=0.91), make_cited(key="c")]) == (
+            1,
+            1,
+        )
+        found = registry.entries()
+    assert [(entry.id, entry.key, entry.cited_accuracy, entry.cited_std) for entry in found] == [
+        (1, "a", 0.9, None),
+        (2, "b", 0.91, None),
+        (3, "c", 0.9, None),
+    ]
+    assert all(entry.cited and entry.source == "Table 1" for entry in found)
+
+
+def test_published_figures_are_stored_all_or_none(tmp_path):
+    with Registry(tmp_path / "a.db") as registry:
+        with pytest.raises(SnasError):
+            registry.cite([make_cited(key="a"), make_cited(key="b", seed={})])
+        assert registry.entries() == []
+
+
+# Files of earlier formats: made by the release that wrote them, never changed. Figures were noted when they were made.
+FORMAT_1 = {
+    1: [
+        (1, 4, "dense", 50200, 0.9220055710306407, 2, 0),
+        (2, 2, "dense", 50200, 0.9192200557103064, 1, 0),
+        (3, 8, "searched", 41976, 0.915041782729805, 2, 0),
+        (4, 5, "snip (superseded)", 37278, 0.9094707520891365, 2, 0),
+        (5, 9, "snip", 41976, 0.9094707520891365, 2, 0),
+        (6, 6, "ldi (superseded)", 37278, 0.9038997214484679, 2, 0),
+        (7, 10, "ldi", 41976, 0.9025069637883008, 2, 0),
+        (8, 3, "searched (superseded)", 37278, 0.883008356545961, 2, 0),
+        (9, 1, "snip", 5020, 0.7799442896935933, 1, 0),
+        (None, 7, "random", 20, None, 0, 2),
+    ],
+    2: [(1, 11, "snip", 5020, 0.8885793871866295, 1, 0)],
+}
+
+
+def content(path: Path) -> dict[str, list[dict]]:
+    """All that a registry file has, read without our code."""
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    found = {table: [dict(row) for row in connection.execute(f"SELECT * FROM {table}")] for table in tables}
+    connection.close()
+    return found
+
+
+def version(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    number = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.close()
+    return number
+
+
+def test_there_is_an_old_file_of_every_earlier_format():
+    assert sorted(version(path) for path in OLD.glob("*.db")) == list(range(1, len(MIGRATIONS)))
+
+
+def test_a_file_of_format_1_is_brought_up_to_date_and_loses_nothing(tmp_path):
+    path = tmp_path / "old.db"
+    shutil.copy(OLD / "format-1.db", path)
+    before = content(path)
+    with Registry(path) as registry:
+        groups = rank(registry, Filter(superseded=True))
+        (study,) = registry.studies()
+        candidates = registry.candidates(study)
+        entries = registry.entries()
+    shown = {
+        group.epochs: [
+            (row.rank, row.id, row.method, row.kept_weights, row.test_accuracy, row.seeds, row.failed)
+            for row in group.rows
+        ]
+        for group in groups
+    }
+    assert shown == FORMAT_1
+    assert (study.samples, [len(candidate.reports) for candidate in candidates]) == (4, [1, 1, 1, 1])
+    assert {(entry.source, entry.cited_accuracy, entry.cited) for entry in entries} == {("", None, False)}
+    after = content(path)
+    assert before.keys() == after.keys()
+    for table, rows in before.items():
+        kept = [{name: row[name] for name in old} for row, old in zip(after[table], rows, strict=True)]
+        assert kept == rows, table
+    assert version(path) == len(MIGRATIONS)
+
+
+def test_the_file_before_is_backed_up_once(tmp_path):
+    path = tmp_path / "old.db"
+    shutil.copy(OLD / "format-1.db", path)
+    before = content(path)
+    Registry(path).close()
+    backup = tmp_path / "old.db.format-1.bak"
+    assert (version(backup), content(backup)) == (1, before)
+    with Registry(path) as registry:
+        registry.cite([make_cited()])
+    Registry(path).close()
+    assert content(backup) == before
+    assert sorted(file.name for file in tmp_path.glob("old*")) == ["old.db", "old.db.format-1.bak"]
+
+
+def test_two_that_open_an_old_file_at_once_leave_a_backup_of_the_old_format(tmp_path):
+    path = tmp_path / "old.db"
+    shutil.copy(OLD / "format-1.db", path)
+    before = content(path)
+    start = threading.Barrier(4)
+
+    def open_it() -> None:
+        start.wait()
+        Registry(path).close()
+
+    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    backup = tmp_path / "old.db.format-1.bak"
+    assert (version(path), version(backup), content(backup)) == (len(MIGRATIONS), 1, before)
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "old.db"
+    shutil.copy(OLD / "format-1.db", path)
+    before = content(path)
+    monkeypatch.setattr("snas.registry.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x);\nNONSENSE;\n"))
+    with pytest.raises(SnasError, match="syntax error"):
+        Registry(path)
+    assert (version(path), content(path)) == (1, before)

@@ -11,7 +11,7 @@ import typer
 from snas.cli.tables import check_format, print_groups
 from snas.errors import InputError
 from snas.exports import FORMATS, export, write_export
-from snas.ranking import Filter, rank
+from snas.ranking import Cited, Filter, rank
 from snas.registry import Entry, Registry
 from snas.settings import registry_path
 
@@ -24,11 +24,20 @@ StudyOption = Annotated[str | None, typer.Option("--study", help="Only this stud
 DensityOption = Annotated[float | None, typer.Option("--max-density", help="Only networks of at most this density.")]
 WeightsOption = Annotated[int | None, typer.Option("--max-weights", help="Only networks of at most so many weights.")]
 SupersededOption = Annotated[bool, typer.Option("--superseded", help="Also earlier winners of studies that grew.")]
+RankCitedOption = Annotated[bool, typer.Option("--rank-cited", help="Rank published figures among the measured rows.")]
+NoCitedOption = Annotated[bool, typer.Option("--no-cited", help="Leave published figures out.")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Only this training length.")]
 
 
 def _place(entry: Entry) -> tuple[str, str]:
     return str(entry.space["name"]), str(entry.dataset["name"])
+
+
+def _cited(*, ranked: bool, hidden: bool) -> Cited | None:
+    """What the two flags ask for; None where neither is given."""
+    if ranked and hidden:
+        raise InputError("--rank-cited and --no-cited contradict each other; give one of them")
+    return "ranked" if ranked else "hidden" if hidden else None
 
 
 @app.callback()
@@ -43,10 +52,13 @@ def leaderboard(
     max_weights: WeightsOption = None,
     epochs: EpochsOption = None,
     superseded: SupersededOption = False,
+    rank_cited: RankCitedOption = False,
+    no_cited: NoCitedOption = False,
     format: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Rank what the registry has: a table for each space, data set and training length."""
-    chosen = Filter(space, dataset, study, max_density, max_weights, epochs, superseded)
+    cited = _cited(ranked=rank_cited, hidden=no_cited) or "unranked"
+    chosen = Filter(space, dataset, study, max_density, max_weights, epochs, superseded, cited)
     context.obj = (registry, chosen)
     if context.invoked_subcommand:
         return
@@ -83,6 +95,8 @@ def export_command(
     max_weights: WeightsOption = None,
     epochs: EpochsOption = None,
     superseded: SupersededOption = False,
+    rank_cited: RankCitedOption = False,
+    no_cited: NoCitedOption = False,
 ) -> None:
     """Write the leaderboard as csv, json, md, html or latex. Cells are safe wherever they are pasted."""
     outer_registry, outer = context.obj
@@ -94,17 +108,15 @@ def export_command(
         outer.max_weights if max_weights is None else max_weights,
         outer.epochs if epochs is None else epochs,
         superseded or outer.superseded,
+        _cited(ranked=rank_cited, hidden=no_cited) or outer.cited,
     )
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; choices: {', '.join(FORMATS)}")
     with Registry(registry_path(registry or outer_registry), create=False) as opened:
         groups = rank(opened, chosen)
-        environments = {str(entry.environment.get("device_name")) for entry in opened.entries() if chosen.admits(entry)}
-        versions = {
-            f"snas {entry.environment.get('snas')}, torch {entry.environment.get('torch')}"
-            for entry in opened.entries()
-            if chosen.admits(entry)
-        }
+        measured = [entry for entry in opened.entries() if chosen.admits(entry) and not entry.cited]
+    environments = {str(entry.environment.get("device_name")) for entry in measured}
+    versions = {f"snas {entry.environment.get('snas')}, torch {entry.environment.get('torch')}" for entry in measured}
     header = {
         "hardware": "; ".join(sorted(environments)) or "-",
         "versions": "; ".join(sorted(versions)) or "-",

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from snas.cli.options import Format
 from snas.cli.tables import check_format, duration, label, print_json, results_console, spread
-from snas.exports import Row
+from snas.exports import Row, clean
+from snas.exports.cells import told
 from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.results import Result, row_as_dict
 from snas.settings import registry_path
@@ -36,9 +37,12 @@ def show(
         runs = opened.runs(entry)
         summary = make_row(opened, entry)
         study = opened.study_of(entry)
-        environments = opened.environments(entry) or [entry.environment]
+        environments = opened.environments(entry) or ([] if entry.cited else [entry.environment])
     if format == "json":
         print_json(_as_dict(summary, entry, runs, study, environments))
+        return
+    if summary.cited:
+        _print_cited(summary, entry)
         return
     console = results_console()
     print_row(summary)
@@ -81,6 +85,19 @@ def print_row(row: Row) -> None:
         density = kept / total
         table.add_row(Text(name), f"{kept:,}", f"{total:,}", f"{density:.2%}", Text(bar(density), style="cyan"))
     console.print(table)
+
+
+def _print_cited(row: Row, entry: Entry) -> None:
+    """Print a published figure and its source; what the source does not tell is left out."""
+    console = results_console()
+    console.print(Text(f"row {row.id}: {label(row)}, {row.space} on {row.dataset} (published figure)", style="bold"))
+    total = f" of {row.total_weights:,}" if row.total_weights else ""
+    weights = f"{row.kept_weights:,}{total} weights, " if row.kept_weights else ""
+    console.print(f"{weights}density {row.density:.3%}, {row.compression:.2f}x smaller")
+    length = f"; {row.epochs} epoch{'' if row.epochs == 1 else 's'}" if row.epochs else ""
+    console.print(f"test % {spread(row.test_accuracy, row.test_std, row)}{length}")
+    for title, value in (("source", clean(entry.source)), ("recorded", entry.created)):
+        console.print(Text.assemble((f"{title:<12}", "bold"), value), soft_wrap=True)
 
 
 def bar(fraction: float) -> str:
@@ -151,9 +168,9 @@ def _as_dict(
         **row_as_dict(row),
         "name": row.name,
         "kind": row.kind,
-        "flops": row.flops,
-        "epochs_spent": row.epochs_spent,
-        "seconds": row.seconds,
+        "source": row.source,
+        **{name: told(row, getattr(row, name)) for name in ("kept_weights", "total_weights", "flops")},
+        **{name: told(row, getattr(row, name)) for name in ("epochs_spent", "seconds")},
         "space": dict(entry.space),
         "dataset": dict(entry.dataset),
         "rule": dict(entry.rule),

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from snas.errors import InputError
-from snas.exports import Group, Row
-from snas.exports.cells import percent
+from snas.exports import Group, Row, clean
+from snas.exports.cells import MISSING, percent
 
 
 def check_format(name: str) -> None:
@@ -32,12 +32,14 @@ def print_groups(groups: Sequence[Group]) -> None:
     """Print rankings, a table each."""
     console = results_console()
     for group in groups:
-        names = {row.name for row in group.rows}
+        names = {row.name for row in group.rows if not row.cited}
         study = f", study {names.pop()}" if len(names) == 1 else ""
         console.print(Text(f"\n{group.space} on {group.dataset}{study}", style="bold"))
         console.print(Text(group.subtitle, style="dim"))
-        table, hidden = _table(group.rows, with_names=not study, width=console.width)
+        table, hidden = _table(group.rows, with_names=len(names) > 1, width=console.width)
         console.print(table)
+        for number, source in enumerate(_sources(group.rows), start=1):
+            console.print(Text(f"[{number}] {clean(source)}", style="dim"), soft_wrap=True)
         if hidden:
             console.print(Text(f"not shown in {console.width} columns: {', '.join(hidden)}", style="dim"))
 
@@ -79,18 +81,26 @@ COLUMNS: dict[str, tuple[Literal["left", "right"], int]] = {
     "MFLOPs": ("right", 2),
     "epochs": ("right", 3),
     "time": ("right", 1),
+    "source": ("left", 0),
 }
+
+
+def _sources(rows: Sequence[Row]) -> list[str]:
+    """The rows' sources, each once, in the order of their appearance."""
+    return list(dict.fromkeys(row.source for row in rows if row.source))
 
 
 def _table(rows: Sequence[Row], *, with_names: bool, width: int) -> tuple[Table, list[str]]:
     """A table that fits `width`, and the columns that did not. Columns that say the same in every row are left out."""
-    cells = [_cells(row) for row in rows]
-    shown = [name for name in COLUMNS if name != "study" or with_names]
-    if len({row["training"] for row in cells}) == 1:
-        shown.remove("training")
+    sources = _sources(rows)
+    cells = [_cells(row, sources) for row in rows]
+    rules = {_common(row.training_rule) for row in rows if not row.cited}
+    needless = {"study": not with_names, "training": len(rules) <= 1, "source": not sources}
+    shown = [name for name in COLUMNS if not needless.get(name)]
 
     def needed(names: Sequence[str]) -> int:
-        return sum(2 + max(len(name), *(len(row[name]) for row in cells)) for name in names)
+        # Beside its text a column takes a blank on either side and a divider.
+        return sum(3 + max(len(name), *(len(row[name]) for row in cells)) for name in names) - 1
 
     hidden = []
     for name in sorted((name for name in shown if COLUMNS[name][1]), key=lambda name: COLUMNS[name][1]):
@@ -102,12 +112,13 @@ def _table(rows: Sequence[Row], *, with_names: bool, width: int) -> tuple[Table,
     for name in shown:
         table.add_column(name, justify=COLUMNS[name][0], no_wrap=True)
     for row, values in zip(rows, cells, strict=True):
-        table.add_row(*(Text(values[name]) for name in shown), style="bold" if row.kind == "searched" else None)
+        style = {"searched": "bold", "cited": "dim"}.get(row.kind)
+        table.add_row(*(Text(values[name]) for name in shown), style=style)
     return table, hidden
 
 
-def _cells(row: Row) -> dict[str, str]:
-    return {
+def _cells(row: Row, sources: Sequence[str]) -> dict[str, str]:
+    values = {
         "rank": "-" if row.rank is None else str(row.rank),
         "id": str(row.id),
         "method": label(row),
@@ -121,7 +132,12 @@ def _cells(row: Row) -> dict[str, str]:
         "MFLOPs": f"{row.flops / 1e6:.3g}",
         "epochs": f"{row.epochs_spent:,}",
         "time": duration(row.seconds),
+        "source": f"[{sources.index(row.source) + 1}]" if row.source else "",
     }
+    if row.cited:  # nothing of it was done here, and a number that its source does not tell is 0
+        values |= dict.fromkeys(("study", "training", "valid. %", "MFLOPs", "epochs", "time"), MISSING)
+        values["kept weights"] = f"{row.kept_weights:,}" if row.kept_weights else MISSING
+    return values
 
 
 def _common(training_rule: str) -> str:
@@ -145,4 +161,4 @@ def label(row: Row) -> str:
     """What the row is, in a few words."""
     if row.kind == "searched":
         return f"searched ({row.strategy}, {row.mask_rule})" + (" (superseded)" if row.superseded else "")
-    return row.method
+    return f"{row.method} (cited)" if row.cited else row.method

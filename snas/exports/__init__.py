@@ -35,7 +35,8 @@ def export(groups: Sequence[Group], format: Format, *, header: Mapping[str, str]
     Args:
         groups: rankings, in the order of their appearance; rows stay in their order.
         format: one of `FORMATS`. csv and json hold every field; md, html and latex a table for each group, and
-            md and html below it the rules and the densities of the layers.
+            md and html below it the rules and the densities of the layers. A published figure has its source beside it;
+            what the source does not tell is missing.
         header: where the table comes from, for example {"registry": "snas.db"}; csv has no place for it.
 
     Returns:

@@ -31,6 +31,11 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else value
 
 
+def told(row: Row, value: float) -> float | None:
+    """The number, or None where a published figure's source does not tell it (it is 0 then)."""
+    return None if row.cited and not value else finite(value)
+
+
 def percent(fraction: float | None) -> str:
     """A fraction as "12.50%", with two figures where it is tiny."""
     if (fraction := finite(fraction)) is None:
@@ -45,11 +50,19 @@ def _accuracy(mean: float | None, std: float | None, row: Row) -> str:
     if (mean := finite(mean)) is None:
         return f"{MISSING} (n={seeds})" if row.failed else MISSING
     spread = "" if (std := finite(std)) is None else f" ± {100 * std:.2f}"
-    return f"{100 * mean:.2f}{spread} (n={seeds})"
+    known = f" (n={seeds})" if row.seeds or not row.cited else ""
+    return f"{100 * mean:.2f}{spread}{known}"
 
 
-def _compact(number: float) -> str:
+def _count(row: Row, number: float) -> str:
+    """A whole number with its thousands parted."""
+    return MISSING if (value := told(row, number)) is None else f"{value:,.0f}"
+
+
+def _compact(row: Row, number: float) -> str:
     """A count with one decimal and its unit: 138412032 as "138.4M"."""
+    if told(row, number) is None:
+        return MISSING
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.1f}{unit}"
@@ -63,11 +76,12 @@ def kept_of(kept: int, total: int) -> float | None:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the tables made for reading."""
+    """One column of the tables made for reading; `wide` ones hold sentences."""
 
     title: str
     show: Callable[[Row], str]
     number: bool = True
+    wide: bool = False
 
 
 TEST = Column("Test accuracy %", lambda row: _accuracy(row.test_accuracy, row.test_std, row))
@@ -76,29 +90,44 @@ COLUMNS = (
     Column("Name", lambda row: row.name, number=False),
     Column("Kind", lambda row: row.kind, number=False),
     Column("Method", lambda row: row.method, number=False),
-    Column("Kept weights", lambda row: f"{row.kept_weights:,}"),
+    Column("Kept weights", lambda row: _count(row, row.kept_weights)),
     Column("Density", lambda row: percent(row.density)),
     Column("Compression", lambda row: MISSING if finite(row.compression) is None else f"{row.compression:.1f}\u00d7"),
     TEST,
     Column("Validation accuracy %", lambda row: _accuracy(row.validation_accuracy, row.validation_std, row)),
-    Column("FLOPs", lambda row: _compact(row.flops)),
-    Column("Epochs spent", lambda row: f"{row.epochs_spent:,}"),
-    Column("Seconds", lambda row: MISSING if finite(row.seconds) is None else f"{row.seconds:,.0f}"),
+    Column("FLOPs", lambda row: _compact(row, row.flops)),
+    Column("Epochs spent", lambda row: _count(row, row.epochs_spent)),
+    Column("Seconds", lambda row: _count(row, row.seconds)),
 )
 
 
+SOURCE = Column("Source", lambda row: row.source or MISSING, number=False, wide=True)
+
+
+def columns(group: Group) -> tuple[Column, ...]:
+    """The group's columns: where there are published figures, one for their sources too."""
+    return (*COLUMNS, SOURCE) if any(row.source for row in group.rows) else COLUMNS
+
+
 def best_accuracy(group: Group) -> float | None:
-    """Highest mean test accuracy of a group."""
-    return max((mean for row in group.rows if (mean := finite(row.test_accuracy)) is not None), default=None)
+    """Highest mean test accuracy of a group; published figures count where they are ranked."""
+    counted = (row for row in group.rows if _counts(row))
+    return max((mean for row in counted if (mean := finite(row.test_accuracy)) is not None), default=None)
 
 
 def is_best(row: Row, best: float | None) -> bool:
     """Whether the row has that accuracy; more than one may."""
-    return best is not None and row.test_accuracy == best
+    return best is not None and row.test_accuracy == best and _counts(row)
+
+
+def _counts(row: Row) -> bool:
+    return row.rank is not None or not row.cited
 
 
 def title(group: Group) -> str:
     """What heads a group."""
+    if not group.epochs:
+        return f"{group.space} on {group.dataset}, published figures"
     return f"{group.space} on {group.dataset}, {group.epochs} epoch{'' if group.epochs == 1 else 's'}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from snas.exports.cells import DIRECTIONS, HALVES, clean, finite, kept_of
+from snas.exports.cells import DIRECTIONS, HALVES, clean, finite, kept_of, told
 from snas.exports.rows import Group, Row
 
 # Where a spreadsheet may see a formula begin: at the start, and after a semicolon, which many countries' spreadsheets
@@ -19,8 +19,17 @@ _FORMULA = re.compile(
     r"(?:^|(?<=;))(?=[\s'\"\u00ad\u200b-\u200d\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b])"
 )
 
+# Numbers that a published figure's source may not tell.
+_TOLD = ("kept_weights", "total_weights", "seeds", "flops", "epochs", "epochs_spent", "seconds")
 
-def _spreadsheet(text: str) -> str:
+
+def _value(row: Row, name: str) -> Any:
+    """A field's value; None where a published figure's source does not tell it."""
+    value = getattr(row, name)
+    return None if name in _TOLD and row.cited and told(row, value) is None else value
+
+
+def escape_spreadsheet(text: str) -> str:
     """A text cell that no spreadsheet computes; taking one apostrophe away gives the text back."""
     guarded = _FORMULA.sub("'", clean(text))
     if text.lstrip(" ").startswith(("\t", "\r", "\n")) and not guarded.startswith("'"):
@@ -36,18 +45,18 @@ def csv_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
     writer.writerow([*names[:-1], "group", names[-1]])
     for group in groups:
         for row in group.rows:
-            cells = [_csv_cell(getattr(row, name)) for name in names[:-1]]
+            cells = [_csv_cell(_value(row, name)) for name in names[:-1]]
             densities = {HALVES.sub("\ufffd", name): kept_of(kept, total) for name, kept, total in row.layers}
             # The semicolon is escaped, so that a layer's name cannot begin a cell of its own either.
             layers = json.dumps(densities).replace(";", "\\u003b")
-            writer.writerow([*cells, _spreadsheet(group.subtitle), layers])
+            writer.writerow([*cells, escape_spreadsheet(group.subtitle), layers])
     return out.getvalue()
 
 
 def _csv_cell(value: Any) -> Any:
     """Texts guarded, fractions with all their digits, what is missing as nothing."""
     if isinstance(value, str):
-        return _spreadsheet(value)
+        return escape_spreadsheet(value)
     if isinstance(value, float):
         return "" if finite(value) is None else repr(float(value))
     return "" if value is None else value
@@ -75,6 +84,6 @@ def json_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
 
 
 def _json_row(row: Row) -> dict[str, Any]:
-    values = {field.name: getattr(row, field.name) for field in fields(Row)}
+    values = {field.name: _value(row, field.name) for field in fields(Row)}
     shown = {name: finite(value) if isinstance(value, float) else value for name, value in values.items()}
     return shown | {"layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers}}

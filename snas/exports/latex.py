@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from snas.exports.cells import COLUMNS, TEST, best_accuracy, clean, entries, is_best, title
+from snas.exports.cells import TEST, Column, best_accuracy, clean, columns, entries, is_best, title
 from snas.exports.rows import Group, Row
 
 _LATEX = str.maketrans(
@@ -28,7 +28,7 @@ _LATEX = str.maketrans(
 )
 
 
-def _escape_latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Plain text for a tabular's cell; repeated dashes and commas are kept from melting into others."""
     return re.sub(r"([-,])(?=\1)", r"\1{}", clean(text).translate(_LATEX))
 
@@ -38,32 +38,33 @@ def latex_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
     lines = [
         r"% Needs \usepackage{booktabs} and \usepackage[T1]{fontenc}; use LuaLaTeX for names beyond Latin letters.",
         r"% Wide: put it in a landscape page, or into \resizebox{\linewidth}{!}{...} of package graphicx.",
-        *(f"% {_escape_latex(key)}: {_escape_latex(value)}" for key, value in header.items()),
+        *(f"% {escape_latex(key)}: {escape_latex(value)}" for key, value in header.items()),
     ]
     if not groups:
         lines.append("% No results yet.")
-    alignment = "".join("r" if column.number else "l" for column in COLUMNS)
     for group in groups:
+        shown = columns(group)
+        alignment = "".join("p{60mm}" if column.wide else "r" if column.number else "l" for column in shown)
         best = best_accuracy(group)
         lines += [
             "",
-            f"% Caption: {_escape_latex(title(group))}. {_escape_latex(entries(group))}",
+            f"% Caption: {escape_latex(title(group))}. {escape_latex(entries(group))}",
             f"\\begin{{tabular}}{{{alignment}}}",
             r"\toprule",
-            " & ".join(_escape_latex(column.title) for column in COLUMNS) + r" \\",
+            " & ".join(escape_latex(column.title) for column in shown) + r" \\",
             r"\midrule",
-            *(_latex_row(row, is_best(row, best)) for row in group.rows),
+            *(_latex_row(row, shown, best=is_best(row, best)) for row in group.rows),
             r"\bottomrule",
             r"\end{tabular}",
         ]
     return "\n".join(lines) + "\n"
 
 
-def _latex_row(row: Row, best: bool) -> str:
+def _latex_row(row: Row, shown: Sequence[Column], *, best: bool) -> str:
     """One line of a tabular."""
     cells = []
-    for column in COLUMNS:
-        cell = _escape_latex(column.show(row))
+    for column in shown:
+        cell = escape_latex(column.show(row))
         if best and column is TEST:
             mean, space, rest = cell.partition(" ")
             cell = f"\\textbf{{{mean}}}{space}{rest}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from snas.exports.cells import COLUMNS, MISSING, clean, entries, kept_of, percent, title
+from snas.exports.cells import MISSING, clean, columns, entries, kept_of, percent, title
 from snas.exports.rows import Group, Row
 
 # Full stops, colons and slashes are escaped only where they could be part of an address, to keep numbers readable.
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~$&^]|(?<!\d)\.(?=\S)|\.(?=[^\s\d])|:(?=\S)|/(?=/)")
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Plain text for a table cell or a line. A word joiner after @ keeps it from becoming an address or a mention."""
     return _MARKDOWN.sub(r"\\\g<0>", clean(text).strip()).replace("@", "@\u2060")
 
@@ -27,7 +27,7 @@ def _code(text: str) -> str:
 
 def _markdown_row(cells: Sequence[str]) -> str:
     """One line of a table."""
-    return f"| {' | '.join(map(_escape_markdown, cells))} |"
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
 def markdown_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
@@ -37,12 +37,15 @@ def markdown_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
         lines += ["| Source | |", "| :-- | :-- |", *(_markdown_row(item) for item in header.items()), ""]
     if not groups:
         lines += ["No results yet.", ""]
-    rules = " | ".join("--:" if column.number else ":--" for column in COLUMNS)
     for group in groups:
-        lines += [f"## {_escape_markdown(title(group))}", "", _escape_markdown(entries(group)), ""]
-        lines += [_markdown_row([column.title for column in COLUMNS]), f"| {rules} |"]
-        lines += [_markdown_row([column.show(row) for column in COLUMNS]) for row in group.rows]
-        lines += ["", "### Densities per layer", "", *map(_markdown_details, group.rows), ""]
+        shown = columns(group)
+        rules = " | ".join("--:" if column.number else ":--" for column in shown)
+        lines += [f"## {escape_markdown(title(group))}", "", escape_markdown(entries(group)), ""]
+        lines += [_markdown_row([column.title for column in shown]), f"| {rules} |"]
+        lines += [_markdown_row([column.show(row) for column in shown]) for row in group.rows]
+        measured = [row for row in group.rows if not row.cited]
+        lines += ["", "### Densities per layer", "", *map(_markdown_details, measured)] if measured else []
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -51,4 +54,4 @@ def _markdown_details(row: Row) -> str:
     strategy, mask, training = (rule or MISSING for rule in (row.strategy, row.mask_rule, row.training_rule))
     rules = f"id {row.id}, {row.name}, {row.method} (strategy {strategy}, mask {mask}, training {training}):"
     layers = (f"{_code(name)} {percent(kept_of(kept, total))}" for name, kept, total in row.layers)
-    return f"- {_escape_markdown(rules)} {', '.join(layers)}"
+    return f"- {escape_markdown(rules)} {', '.join(layers)}"

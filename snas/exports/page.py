@@ -8,10 +8,22 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from snas.exports.cells import COLUMNS, MISSING, TEST, best_accuracy, clean, entries, is_best, kept_of, percent, title
+from snas.exports.cells import (
+    MISSING,
+    TEST,
+    Column,
+    best_accuracy,
+    clean,
+    columns,
+    entries,
+    is_best,
+    kept_of,
+    percent,
+    title,
+)
 from snas.exports.rows import Group, Row
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#d9dee4;--page:#fff;--band:#f5f7f9;--bar:#2f6fb3}
 @media (prefers-color-scheme:dark){
 :root{--ink:#e6e9ec;--soft:#9aa5b1;--line:#353c44;--page:#15181c;--band:#1e2328;--bar:#6aa7e6}}
@@ -68,14 +80,14 @@ table{font-size:7.5pt}th,td{padding:2pt 3pt}tr{break-inside:avoid}h2,h3{break-af
 """ + "".join(f".w{percent}{{width:{percent}%}}" for percent in range(101))
 
 
-def _tag_text(text: str) -> str:
+def escape_html(text: str) -> str:
     """Plain text between tags or quotes."""
     return html.escape(clean(text), quote=True)
 
 
 def html_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
     """One page without scripts; its policy lets a browser load nothing and apply only the style sheet in it."""
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     sections = "".join(map(_html_group, groups)) or "<p>No results yet.</p>\n"
     return f"""<!DOCTYPE html>
@@ -86,7 +98,7 @@ def html_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <title>Leaderboard</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <h1>Leaderboard</h1>
@@ -99,37 +111,36 @@ def _html_pairs(pairs: Mapping[str, str]) -> str:
     """Names and their values as a list; nothing for none."""
     if not pairs:
         return ""
-    items = "".join(f"<dt>{_tag_text(key)}</dt><dd>{_tag_text(value)}</dd>\n" for key, value in pairs.items())
+    items = "".join(f"<dt>{escape_html(key)}</dt><dd>{escape_html(value)}</dd>\n" for key, value in pairs.items())
     return f"<dl>\n{items}</dl>\n"
 
 
 def _html_group(group: Group) -> str:
     """One ranking and, folded below it, its details."""
     best = best_accuracy(group)
-    titles = "".join(
-        f'<th scope="col" class="{"n" if column.number else "t"}">{column.title}</th>' for column in COLUMNS
-    )
-    rows = "".join(_html_row(row, is_best(row, best)) for row in group.rows)
-    details = "".join(map(_html_details, group.rows))
+    shown = columns(group)
+    titles = "".join(f'<th scope="col" class="{"n" if column.number else "t"}">{column.title}</th>' for column in shown)
+    rows = "".join(_html_row(row, shown, best=is_best(row, best)) for row in group.rows)
+    measured = [row for row in group.rows if not row.cited]
+    details = "".join(["<h3>Densities per layer</h3>\n", *map(_html_details, measured)]) if measured else ""
     return f"""<section>
-<h2>{_tag_text(title(group))}</h2>
-<p>{_tag_text(entries(group))}</p>
+<h2>{escape_html(title(group))}</h2>
+<p>{escape_html(entries(group))}</p>
 <table class="ranking">
 <thead><tr>{titles}</tr></thead>
 <tbody>
 {rows}</tbody>
 </table>
-<h3>Densities per layer</h3>
 {details}</section>
 """
 
 
-def _html_row(row: Row, best: bool) -> str:
+def _html_row(row: Row, shown: Sequence[Column], *, best: bool) -> str:
     """One line of a ranking; each cell carries its column's title for narrow screens."""
     cells = []
-    for column in COLUMNS:
+    for column in shown:
         style = ("n" if column.number else "t") + (" top" if best and column is TEST else "")
-        cells.append(f'<td class="{style}" data-label="{column.title}">{_tag_text(column.show(row))}</td>')
+        cells.append(f'<td class="{style}" data-label="{column.title}">{escape_html(column.show(row))}</td>')
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
@@ -145,7 +156,7 @@ def _html_details(row: Row) -> str:
     number = len(row.layers)
     size = f"{percent(row.density)} of {row.total_weights:,} weights in {number} layer{'' if number == 1 else 's'}"
     return f"""<details>
-<summary>{_tag_text(f"{row.name}, {row.method}")}: {size}</summary>
+<summary>{escape_html(f"{row.name}, {row.method}")}: {size}</summary>
 {_html_pairs(rules)}<table class="layers"><tbody>
 {layers}</tbody></table>
 </details>
@@ -158,4 +169,4 @@ def _html_layer(name: str, kept: int, total: int) -> str:
     width = min(100, math.ceil(100 * (density or 0)))  # a layer that keeps anything shows a bar
     bar = f'<span class="track"><span class="w{width}"></span></span>'
     count = f'<td class="n">{percent(density)}</td><td class="n">{kept:,} of {total:,}</td>'
-    return f'<tr><td>{_tag_text(name)}</td><td class="wide">{bar}</td>{count}</tr>\n'
+    return f'<tr><td>{escape_html(name)}</td><td class="wide">{bar}</td>{count}</tr>\n'

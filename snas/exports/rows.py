@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 class Row:
     """One line of a leaderboard. Accuracies and densities are fractions in [0, 1].
 
+    A published figure has kind "cited", no layers, and 0 for every number that its source does not tell.
+
     Attributes:
         rank: place within its group, from 1; None where it is not ranked.
         id: number in the registry.
@@ -34,6 +36,7 @@ class Row:
         strategy: that proposed it.
         mask_rule: that chose the weights.
         training_rule: short text, for example "sgd 0.1 momentum 0.9 wd 0.0005 cosine 64x20".
+        source: where a published figure was printed; empty for what was measured here.
         superseded: 1 where its study has another winner by now, 0 otherwise.
         layers: (name, kept weights, total weights) for each, in the network's order.
     """
@@ -63,12 +66,21 @@ class Row:
     strategy: str
     mask_rule: str
     training_rule: str
+    source: str = field(default="", kw_only=True)
     layers: tuple[tuple[str, int, int], ...]
+
+    @property
+    def cited(self) -> bool:
+        """Whether it is a published figure."""
+        return self.kind == "cited"
 
 
 @dataclass(frozen=True)
 class Group:
-    """One ranking: the rows that may be compared with each other. Groups are never mixed."""
+    """One ranking: the rows that may be compared with each other. Groups are never mixed.
+
+    `epochs` is 0 for a group of published figures alone.
+    """
 
     space: str
     dataset: str
