@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from snas.errors import InputError
-from snas.initialization import RULES
+from snas.initialization import InitialRule, parse_rule
+from snas.initialization.mean_field import fixed_point
 from snas.masks import Masks, units, weights_of
-from snas.search_spaces.inspection import PRUNABLE
+from snas.search_spaces.weights import LSTMS, weights_in
 
 # 1 / sqrt(E[f(z)^2]) for z standard normal: what f takes from the signal's root mean square, given back by the weights.
-# For tanh and sigmoid it is the convention of torch.nn.init.calculate_gain, 5/3 and 1.
+# For tanh and sigmoid it is the convention of torch.nn.init.calculate_gain, 5/3 and 1. Orthogonal weights have another
+# gain, that of mean field theory: `isometric_gain`.
 GAINS = {
     "linear": 1.0,
     "identity": 1.0,
@@ -31,6 +33,7 @@ GAINS = {
     "tanh": 5 / 3,
     "sigmoid": 1.0,
 }
+CUT = 2.0  # standard deviations at which truncated normal distributions end
 
 
 def gain(nonlinearity: str) -> float:
@@ -44,9 +47,24 @@ def gain(nonlinearity: str) -> float:
     return GAINS[nonlinearity]
 
 
+def isometric_gain(nonlinearity: str) -> float:
+    """Singular value of orthogonal weights: sigma_w at the critical fixed point (`mean_field.fixed_point`).
+
+    It keeps gradients at one scale, where `gain` keeps signals at one. The two agree for nonlinearities that are linear
+    on either side of zero, so for "linear" and "relu", and differ for tanh (1, not 5/3).
+
+    Raises:
+        InputError: for an unknown nonlinearity.
+    """
+    return fixed_point(nonlinearity).weight_deviation
+
+
 @torch.no_grad()
 def initialize(model: nn.Module, *, rule: str, nonlinearity: str, generator: torch.Generator) -> None:
-    """Draw the weights of every Linear and Conv1d/2d/3d of the network, prunable or not, and zero their biases.
+    """Draw the weights of every Linear, Conv1d/2d/3d, recurrent and attention layer, prunable or not, and zero biases.
+
+    Matrices that are stacked in one weight are drawn each by its own fans: the gates of recurrent layers; queries, keys
+    and values. The forget gates of LSTMs get a bias of 1 ([Jozefowicz2015] section 2.2), so that their state lasts.
 
     Args:
         model: initialized in place.
@@ -54,8 +72,14 @@ def initialize(model: nn.Module, *, rule: str, nonlinearity: str, generator: tor
             "he": normal, std gain / sqrt(fan_in) ([He2015] eq. 10);
             "glorot": normal, std sqrt(2 / (fan_in + fan_out)) ([Glorot2010] eq. 12);
             "lecun": normal, std 1 / sqrt(fan_in) ([LeCun1998] section 4.6);
-            "orthogonal": gain times a semi-orthogonal matrix ([Saxe2014]), which a convolution has at the centre of its
-            kernel, all else being zero (delta-orthogonal, [Xiao2018] algorithm 2);
+            "he-truncated", "glorot-truncated", "lecun-truncated": a normal distribution cut at two of its standard
+            deviations, and widened so that the std is as above;
+            "normal", "truncated": std 0.1 whatever the fans, and "normal:STD", "truncated:STD" another. [Lee2020b]
+            section 3.5.5 compares these as RN and TN, and does not print their std. In its table 4.1, gamma is the
+            variance: 0.01 is "normal:0.1";
+            "orthogonal": sigma_w of mean field theory (`isometric_gain`) times a semi-orthogonal matrix ([Saxe2014]),
+            which a convolution has at the centre of its kernel, all else being zero (delta-orthogonal, [Xiao2018]
+            algorithm 2);
             "orthogonal-full": the same, but the whole of a convolution's kernel is used ([Xiao2018] algorithm 1);
             "as-built": what the network's constructor drew is left.
         nonlinearity: sets the gain.
@@ -68,31 +92,66 @@ def initialize(model: nn.Module, *, rule: str, nonlinearity: str, generator: tor
         [LeCun1998] Y. LeCun et al.: Efficient BackProp. [Glorot2010] X. Glorot, Y. Bengio: Understanding the difficulty
         of training deep feedforward neural networks. [Saxe2014] A. Saxe et al.: Exact solutions to the nonlinear
         dynamics of learning in deep linear neural networks. [He2015] K. He et al.: Delving deep into rectifiers.
-        [Xiao2018] L. Xiao et al.: Dynamical isometry and a mean field theory of CNNs.
+        [Xiao2018] L. Xiao et al.: Dynamical isometry and a mean field theory of CNNs. [Lee2020b] N. Lee: Toward
+        efficient deep learning with sparse neural networks, DPhil thesis. [Jozefowicz2015] R. Jozefowicz et al.: An
+        empirical exploration of recurrent network architectures.
     """
-    if rule not in RULES:
-        raise InputError(f"unknown initialization {rule!r}; choices: {', '.join(RULES)}")
-    factor = gain(nonlinearity)
-    if rule == "as-built":
+    parsed = parse_rule(rule)
+    conventional = gain(nonlinearity)
+    if parsed.name == "as-built":
         return
     for weight, bias, groups in _weighted(model):
         shape = tuple(weight.shape)
         fan_in = math.prod(shape[1:])
         fan_out = shape[0] // groups * math.prod(shape[2:])
-        if rule in ("orthogonal", "orthogonal-full"):
+        if parsed.name in ("orthogonal", "orthogonal-full"):
             block = (shape[0] // groups, *shape[1:])
-            draw = orthogonal_kernel if rule == "orthogonal-full" else delta_orthogonal
-            values = torch.cat([draw(block, generator=generator) for _ in range(groups)]) * factor
+            draw = orthogonal_kernel if parsed.name == "orthogonal-full" else delta_orthogonal
+            values = torch.cat([draw(block, generator=generator) for _ in range(groups)])
+            values = values * isometric_gain(nonlinearity)
         else:
-            deviation = {
-                "he": factor / math.sqrt(fan_in),
-                "glorot": math.sqrt(2 / (fan_in + fan_out)),
-                "lecun": 1 / math.sqrt(fan_in),
-            }[rule]
-            values = torch.randn(shape, generator=generator) * deviation
+            sample = truncated_normal if "truncated" in parsed.name else _normal
+            values = sample(shape, generator=generator) * _deviation(parsed, fan_in, fan_out, conventional)
         weight.copy_(values)
         if bias is not None:
             bias.zero_()
+    _open_forget_gates(model)
+
+
+def _deviation(rule: InitialRule, fan_in: int, fan_out: int, factor: float) -> float:
+    """Standard deviation of a layer's weights by a rule that draws them one by one."""
+    if rule.deviation is not None:
+        return rule.deviation
+    return {
+        "he": factor / math.sqrt(fan_in),
+        "glorot": math.sqrt(2 / (fan_in + fan_out)),
+        "lecun": 1 / math.sqrt(fan_in),
+    }[rule.name.removesuffix("-truncated")]
+
+
+def _normal(shape: Sequence[int], *, generator: torch.Generator) -> Tensor:
+    return torch.randn(tuple(shape), generator=generator)
+
+
+def truncated_normal(shape: Sequence[int], *, generator: torch.Generator) -> Tensor:
+    """Normal numbers none of which lies beyond two standard deviations, scaled to variance 1 (so within 2.27).
+
+    Args:
+        shape: of the result, float32.
+        generator: the only source of randomness.
+
+    Example:
+        >>> draws = truncated_normal((1000,), generator=torch.Generator().manual_seed(0))
+        >>> bool(draws.abs().max() < 2.28)
+        True
+    """
+    inside = math.erf(CUT / math.sqrt(2))
+    # The variance of what is left: 1 - 2 c p(c) / P(|z| < c), with p the density.
+    density = math.exp(-(CUT**2) / 2) / math.sqrt(2 * math.pi)
+    deviation = math.sqrt(1 - 2 * CUT * density / inside)
+    uniform = torch.rand(tuple(shape), dtype=torch.float64, generator=generator)
+    values: Tensor = torch.erfinv((2 * uniform - 1) * inside) * (math.sqrt(2) / deviation)
+    return values.float()
 
 
 def delta_orthogonal(shape: Sequence[int], *, generator: torch.Generator) -> Tensor:
@@ -170,12 +229,21 @@ def rescale_by_fan_in(model: nn.Module, masks: Masks) -> None:
 
 
 def _weighted(model: nn.Module) -> Iterator[tuple[Tensor, Tensor | None, int]]:
-    """Weight, bias and groups of every Linear and Conv1d/2d/3d; one weight shared by several is met once."""
+    """Weight, bias and number of stacked matrices of every layer; one weight shared by several is met once."""
     seen: set[int] = set()
     for module in model.modules():
-        if isinstance(module, PRUNABLE) and isinstance(module.weight, nn.Parameter) and id(module.weight) not in seen:
-            seen.add(id(module.weight))
-            yield module.weight, module.bias, int(getattr(module, "groups", 1))
+        for weight in weights_in(module):
+            if id(weight.tensor) not in seen:
+                seen.add(id(weight.tensor))
+                yield weight.tensor, weight.bias, weight.blocks
+
+
+def _open_forget_gates(model: nn.Module) -> None:
+    """Set one of an LSTM's two biases to 1 where it acts on the forget gate, the second of four."""
+    for lstm in model.modules():
+        for weight in weights_in(lstm) if isinstance(lstm, LSTMS) else ():
+            if weight.name.startswith("weight_ih") and weight.bias is not None:
+                weight.bias.chunk(4)[1].fill_(1.0)
 
 
 def _lengthen(kernel: Tensor, axis: int, generator: torch.Generator) -> Tensor:

@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from torch.nn import functional
 
 from snas.densities import Densities, Layer
 from snas.errors import InputError
-from snas.initialization import RULES
+from snas.initialization import RULES, parse_rule, require_rule
 from snas.initialization.variance import (
     delta_orthogonal,
     gain,
@@ -18,6 +19,7 @@ from snas.initialization.variance import (
     orthogonal_kernel,
     rescale_by_fan_in,
     semi_orthogonal,
+    truncated_normal,
 )
 from snas.masks import Masks, choose
 
@@ -41,11 +43,45 @@ def drawn(module, rule, nonlinearity="relu"):
         ("he", math.sqrt(2 / 200), math.sqrt(2 / 144)),
         ("glorot", math.sqrt(2 / 500), math.sqrt(2 / 720)),
         ("lecun", math.sqrt(1 / 200), math.sqrt(1 / 144)),
+        ("normal", 0.1, 0.1),
+        ("normal:0.02", 0.02, 0.02),
+        ("truncated", 0.1, 0.1),
+        ("truncated:3", 3.0, 3.0),
     ],
 )
 def test_standard_deviations(rule, linear, convolution):
     assert float(drawn(nn.Linear(200, 300), rule).std()) == pytest.approx(linear, rel=0.02)
     assert float(drawn(nn.Conv2d(16, 64, 3), rule).std()) == pytest.approx(convolution, rel=0.03)
+
+
+@pytest.mark.parametrize("rule", ["he", "glorot", "lecun"])
+def test_truncated_forms_have_the_rules_deviation_and_no_tails(rule):
+    plain, cut = (drawn(nn.Linear(300, 400), name) for name in (rule, f"{rule}-truncated"))
+    assert float(cut.std()) == pytest.approx(float(plain.std()), rel=0.01)
+    assert float(cut.abs().max()) < 2.2737 * float(plain.std()) < float(plain.abs().max())
+
+
+def test_truncated_normals_are_those_of_scipy():
+    draws = truncated_normal((50_000,), generator=seeded()).double().numpy()
+    law = stats.truncnorm(-2, 2, scale=1 / stats.truncnorm(-2, 2).std())
+    assert law.std() == pytest.approx(1)
+    assert stats.kstest(draws, law.cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    "rule", ["normal:", "normal:0", "normal:-1", "normal:x", "truncated:nan", "he:0.1", "normal:inf"]
+)
+def test_rules_with_a_wrong_number(rule):
+    with pytest.raises(InputError, match=r"^init is '.*'; choices: he, .*; also normal:STD or truncated:STD"):
+        require_rule(rule)
+
+
+def test_rules_are_parsed_in_one_place():
+    assert parse_rule("normal") == ("normal", 0.1)
+    assert parse_rule("truncated:2e-3") == ("truncated", 0.002)
+    assert parse_rule("orthogonal-full") == ("orthogonal-full", None)
+    for rule in RULES:
+        require_rule(rule)
 
 
 def test_groups_count_in_both_fans():
@@ -138,10 +174,17 @@ def test_semi_orthogonal_signs_are_even():
     assert 70 < int((entries > 0).sum()) < 130
 
 
-def test_orthogonal_weights_have_the_gain():
+@pytest.mark.parametrize(
+    ("nonlinearity", "expected"), [("linear", 1.0), ("tanh", 1.0), ("relu", math.sqrt(2)), ("selu", 0.966026)]
+)
+def test_orthogonal_weights_have_the_gain_of_mean_field_theory(nonlinearity, expected):
     for rule in ("orthogonal", "orthogonal-full"):
-        weight = drawn(nn.Linear(6, 4), rule, "tanh")
-        torch.testing.assert_close(torch.linalg.svdvals(weight), torch.full((4,), 5 / 3))
+        weight = drawn(nn.Linear(6, 4), rule, nonlinearity)
+        torch.testing.assert_close(torch.linalg.svdvals(weight), torch.full((4,), expected))
+
+
+def test_tanh_keeps_its_conventional_gain_elsewhere():
+    assert float(drawn(nn.Linear(200, 300), "he", "tanh").std()) == pytest.approx(5 / 3 / math.sqrt(200), rel=0.02)
 
 
 @pytest.mark.parametrize("shape", [(8, 4, 3, 3), (4, 8, 3, 3), (4, 4, 5), (6, 3, 1, 1), (2, 2, 3, 3, 3), (3, 3, 2)])
