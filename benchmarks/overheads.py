@@ -26,8 +26,8 @@ from torch.nn.utils import prune
 
 from snas.bench import Bench, open_bench
 from snas.densities import Densities
-from snas.finals import given_densities
-from snas.pruning.methods import prepare
+from snas.pruning.methods import given_densities
+from snas.pruning.prepare import prepare
 from snas.registry import Registry
 from snas.settings import Settings
 from snas.strategies.base import make_strategy, strategies

@@ -68,9 +68,14 @@ class Bench:
             return self.settings.init
         rule = method.initialization or self.settings.init
         rescale = method.rescale if self.task.rescale is None else self.task.rescale
-        if method.isometry:
-            return f"{rule}, approximate isometry"
-        return f"{rule}, rescaled by masked fan-in" if rescale and method.allocation != "dense" else rule
+        if method.isometry != "none":
+            norm = "" if method.isometry == "frobenius" else f" ({method.isometry} norm)"
+            return f"{rule}, approximate isometry{norm}"
+        if method.control == "redraw":
+            rule = f"{rule}, redrawn"
+        if method.offset != "none":
+            rule = f"{rule}, {method.offset} offset"
+        return f"{rule}, rescaled by masked fan-in" if rescale and not method.starts_dense else rule
 
 
 def open_bench(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snas.bench import Bench
 from snas.data.split import Arrays
 from snas.densities import Densities
 from snas.errors import FailedError, RefusedError
 from snas.listener import Listener
 from snas.locks import owned
-from snas.pruning.methods import Method, methods
+from snas.pruning.methods import Method, given_densities, open_method
 from snas.registry import Entry, Registry, TrainingRecord
 from snas.seeds import Stream, derive
 from snas.training.checkpoints import Checkpoints
@@ -16,26 +18,20 @@ from snas.training.task import Training
 from snas.trials import Status
 
 
-def given_densities(mask: str) -> Method:
-    """The method that keeps given numbers of weights per layer, those with the best scores of the rule `mask`."""
-    from snas.pruning.scores import scores
-
-    scores.get(mask)
-    return Method(
-        name=mask,
-        score=mask,
-        allocation="given",
-        initialization=None,
-        rescale=mask == "random",
-        help=f"Given densities, {mask} scores within each layer.",
-    )
-
-
 def recipe(entry: Entry, bench: Bench) -> tuple[Method, Densities | int]:
     """How the entry's networks are made: its method, and the densities or the number of weights to keep."""
     if entry.kept:
-        return given_densities(entry.mask_rule), Densities.from_counts(bench.space.layers, entry.kept)
-    return methods.get(entry.method), entry.kept_weights
+        given = Densities.from_counts(bench.space.layers, entry.kept)
+        if entry.kind == "baseline":
+            return replace(open_method(entry.method), allocation="given"), given
+        return given_densities(entry.mask_rule), given
+    return open_method(entry.method), entry.kept_weights
+
+
+def epochs_of(entry: Entry) -> int:
+    """Epochs that one network of the entry takes: methods that train several times over take several lengths."""
+    epochs = int(entry.rule["epochs"])
+    return open_method(entry.method).total_epochs(epochs) if entry.kind == "baseline" else epochs
 
 
 def train_entry(registry: Registry, entry: Entry, bench: Bench, *, seeds: int, listener: Listener) -> None:
@@ -82,10 +78,11 @@ def _train_run(
             mask_checksum=(run.mask_checksum or "") if run else "",
         )
         registry.set_kept(training_id, training.densities.counts)
-        for epoch in training.run(start=start, until=bench.task.rule.epochs):
+        for epoch in training.run(start=start, until=training.epochs):
             report = training.report(epoch, number)
             registry.record(training_id, report, status=Status.RUNNING)
             listener.on_run_epoch(entry, number, report)
+        registry.set_kept(training_id, training.densities.counts)
         loss, accuracy = training.test(test) if test else (None, None)
     except (RefusedError, FailedError) as error:
         status = Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED

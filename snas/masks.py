@@ -174,14 +174,17 @@ class Enforcer:
         loss.backward(); enforcer.mask_gradients(); optimizer.step(); enforcer.mask_weights()
     """
 
-    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        """Look the weights up once; `model` is where it will be trained. Layers that keep everything cost nothing."""
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], *, movable: bool = False) -> None:
+        """Look the weights up once; `model` is where it will be trained.
+
+        Layers that keep everything cost nothing, unless their masks are `movable`.
+        """
         if not isinstance(masks, Masks):
             raise InputError(f"masks are of type {type(masks).__name__}; expected snas.masks.Masks")
         self._weights: list[Tensor] = []
         self._factors: list[Tensor] = []
         for layer, weight in zip(masks.layers, weights_of(model, masks.layers), strict=True):
-            if masks.kept.counts[layer.name] < layer.total:
+            if movable or masks.kept.counts[layer.name] < layer.total:
                 self._weights.append(weight)
                 self._factors.append(torch.empty_like(weight, requires_grad=False).copy_(masks[layer.name]))
 

@@ -26,6 +26,8 @@ class Stream(enum.IntEnum):
     EPOCH = 9
     BATCH = 10
     CALIBRATION = 11
+    MOVE = 12
+    REDRAW = 13
 
 
 def derive(seed: int, *path: int) -> int:

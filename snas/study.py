@@ -16,9 +16,9 @@ from snas.conductor import Conductor
 from snas.errors import InputError, SnasError
 from snas.evaluators.asha import Ladder
 from snas.evaluators.base import candidate_key, evaluators
-from snas.finals import given_densities, train_entry
+from snas.finals import train_entry
 from snas.listener import Listener
-from snas.pruning.methods import methods
+from snas.pruning.methods import given_densities, methods
 from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.settings import SearchSettings
 from snas.strategies.base import Strategy, make_strategy

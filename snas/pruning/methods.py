@@ -1,164 +1,203 @@
-"""Ways to get a sparse network before training: a score, an allocation and an initialization, by name."""
+"""Ways to get a sparse network, by name: how weights are scored, shared out, initialized, and moved in training.
+
+A name may carry settings of its own, `name:key=value:key=value`, as in "snip:target=uniform" or "rigl:every=50".
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
-
-from snas.densities import Densities
 from snas.errors import InputError
-from snas.initialization.isometry import enforce_isometry
-from snas.initialization.variance import initialize, rescale_by_fan_in
-from snas.masks import Masks, choose
-from snas.plugins import Family
-from snas.pruning.allocations import global_by_score, uniform
-from snas.pruning.paths import refuse_empty, require_trainable
-from snas.pruning.scores import Batch, scores
-from snas.seeds import Stream, derive
+from snas.initialization import require_rule
+from snas.plugins import Family, bind_arguments
+from snas.pruning.dynamic.base import Movement, movements
+from snas.pruning.goal import Control
+from snas.pruning.scores import Target, scores
 
-if TYPE_CHECKING:
-    from snas.search_spaces.base import SearchSpace
-
-Allocation = Literal["given", "uniform", "global", "dense"]
+Isometry = Literal["none", "frobenius", "spectral"]
+Offset = Literal["none", "dct"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to get a sparse network before training.
+    """A way to get a sparse network.
 
     Attributes:
         name: how results are filed.
         score: name of the score that chooses the weights within their layers.
-        allocation: how many weights each layer keeps: "given" by the caller, "uniform", "global" (the best scores of
-            all layers together) or "dense" (all).
+        allocation: how many weights each layer keeps: "given" by the caller, "global" (the best scores of all layers
+            together), "dense" (all), or a name of `snas.pruning.allocations.allocations`.
         initialization: rule for the initial weights; None takes the caller's.
         nonlinearity: what gives the initial weights their gain; None takes the space's. LDI has "linear", that is
             gain 1, as published: eq. 4.8 asks for singular values of 1 whatever the nonlinearity.
-        isometry: bring the kept weights near to isometry, in place of rescaling them.
+        isometry: bring the kept weights near to isometry in this norm, in place of rescaling them.
         rescale: scale the kept weights by their unit's masked fan-in, unless the caller decides. Right for masks that
             do not look at the weights; one that keeps large weights has more variance left than the fan-in says, and
             the published methods train the very weights that they scored.
         help: one line for the user.
+        iterations: how often weights are scored and pruned, to densities that fall exponentially.
+        revive: whether pruned weights compete again in the next iteration.
+        guarded: whether iterations are cut so fine that no layer is emptied where that can be avoided.
+        examples: how many training examples scores are computed from; 0: all.
+        target: what the loss behind the scores compares the output with.
+        control: "shuffle" the mask within each layer, "redraw" the kept weights, "invert" the scores.
+        offset: a fixed dense transform that layers have beside their sparse weights.
+        movement: name of what moves the mask in training; "" for a fixed mask.
+        options: of the movement.
     """
 
     name: str
     score: str
-    allocation: Allocation
+    allocation: str
     initialization: str | None = None
     nonlinearity: str | None = None
-    isometry: bool = False
+    isometry: Isometry = "none"
     rescale: bool = False
     help: str = ""
+    iterations: int = 1
+    revive: bool = False
+    guarded: bool = False
+    examples: int = 128  # [Lee2019] section 3.5: 100 for MNIST, 128 for CIFAR
+    target: Target = "labels"
+    control: Control = "none"
+    offset: Offset = "none"
+    movement: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def starts_dense(self) -> bool:
+        """Whether training starts with all weights."""
+        return self.allocation == "dense" or (self.movement != "" and movements.get(self.movement).starts_dense)
+
+    def total_epochs(self, epochs: int) -> int:
+        """Epochs that one network takes where the training rule has `epochs`: those that rewind take several lengths.
+
+        Raises:
+            InputError: if the rule has too few for the movement's options.
+
+        Example:
+            >>> open_method("rigl").total_epochs(10), open_method("imp:rounds=3").total_epochs(10)
+            (10, 40)
+        """
+        mover = self.make_movement()
+        return mover.total_epochs(epochs) if mover else epochs
+
+    def make_movement(self) -> Movement | None:
+        """A new object that moves one network's mask; None for a fixed mask."""
+        return movements.get(self.movement)(**self.options) if self.movement else None
 
 
-methods: Family[Method] = Family("method", group="snas.methods")
-
-for _method in (
-    Method("dense", "random", "dense", help="The dense network: everything is kept."),
-    Method("random", "random", "uniform", rescale=True, help="Random weights, the same density in every layer."),
-    Method("magnitude", "magnitude", "global", help="The largest initial weights of all layers."),
-    Method("snip", "snip", "global", help="SNIP: the largest connection sensitivities of all layers [Lee2019]."),
-    Method(
-        "ldi",
-        "snip",
-        "global",
-        initialization="orthogonal-full",
-        nonlinearity="linear",
-        isometry=True,
-        help="LDI-AI: SNIP from orthogonal weights, then approximate isometry [Lee2020].",
-    ),
-):
-    methods.register(_method.name)(_method)
+methods: Family[Method] = Family("method", group="snas.methods", modules=("snas.pruning.library",))
 
 
-@dataclass(frozen=True)
-class Sparse:
-    """A network ready to train: masked weights are zero, and a path leads from its input to its output."""
-
-    model: nn.Module
-    masks: Masks
-    densities: Densities
-
-
-def prepare(
-    space: SearchSpace,
-    method: Method,
-    target: Densities | int,
-    batch: Batch,
-    *,
-    seed: int,
-    initialization: str = "he",
-    rescale: bool | None = None,
-    device: torch.device | str = "cpu",
-) -> Sparse:
-    """Build, initialize and mask a network of `space`.
-
-    The same seed and initialization give the same dense initial weights whatever the method, so that methods can be
-    compared in pairs.
+def open_method(text: str) -> Method:
+    """The method that `text` names, with its settings.
 
     Args:
-        space: which network.
-        method: how its mask and weights are made.
-        target: densities for a method with given ones, else the number of weights to keep; "dense" needs none.
-        batch: training examples that scores are computed from.
-        seed: of everything random.
-        initialization: rule for the initial weights, unless the method has its own.
-        rescale: scale kept weights by their unit's masked fan-in, unless the method enforces isometry; None leaves it
-            to the method.
-        device: where the network goes, and scores are computed.
+        text: "name" or "name:key=value:key=value". Keys are those of `_adjust` below, and the options of what moves
+            the method's mask.
 
     Raises:
-        InputError: if the target is of the wrong kind or out of reach, or the initialization is unknown.
-        RefusedError: if a layer keeps no weight, or no path leads from the input to the output.
+        InputError: for an unknown name, key or value.
+
+    Example:
+        >>> method = open_method("snip:target=uniform:examples=0")
+        >>> method.name, method.target, method.examples
+        ('snip:examples=0:target=uniform', 'uniform', 0)
     """
-    model = space.build(generator=_generator(seed, Stream.BUILD))
-    rule = method.initialization or initialization
-    nonlinearity = method.nonlinearity or space.nonlinearity
-    initialize(model, rule=rule, nonlinearity=nonlinearity, generator=_generator(seed, Stream.WEIGHTS))
-    model = model.to(device)
-    masks = _choose(space, method, target, model, batch, seed)
-    require_trainable(model, masks, input_shape=space.input_shape)
-    if method.isometry:
-        enforce_isometry(model, masks, nonlinearity=nonlinearity)
-    elif method.rescale if rescale is None else rescale:
-        rescale_by_fan_in(model, masks)
-    masks.apply(model)
-    return Sparse(model, masks, masks.kept)
+    name, *settings = re.split(r":(?=[^:]*=)", text)  # a value may hold a colon: initialization=normal:0.01
+    method = methods.get(name)
+    if not settings:
+        return method
+    given = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key or not value:
+            raise InputError(f"method {text!r}: {setting!r} is no setting; expected name:key=value:key=value")
+        given[key.replace("-", "_")] = value
+    return _with_settings(method, given)
 
 
-def _choose(
-    space: SearchSpace, method: Method, target: Densities | int, model: nn.Module, batch: Batch, seed: int
-) -> Masks:
-    """Score, allocate and choose."""
-    if method.allocation == "dense":
-        return Masks.dense(space.layers)
-    given = method.allocation == "given"
-    if isinstance(target, Densities) != given:
-        expected = "densities" if given else "the number of weights to keep"
-        raise InputError(f"method {method.name!r} was given {type(target).__name__}; expected {expected}")
-    if isinstance(target, Densities):
-        if [(layer.name, layer.shape) for layer in target.layers] != [
-            (layer.name, layer.shape) for layer in space.layers
-        ]:
-            raise InputError(f"the densities are of other layers than those of space {space.name!r}")
-        refuse_empty(target)
-    values = scores.get(method.score)(model, space.layers, batch, generator=_generator(seed, Stream.SCORE))
-    generator = _generator(seed, Stream.MASK)
-    densities = target if isinstance(target, Densities) else _allocate(space, method, target, values, generator)
-    return choose(values, densities, generator=generator)
+def given_densities(rule: str) -> Method:
+    """The method that keeps given numbers of weights per layer, chosen as `rule` does: a method's name, or a score's.
+
+    Raises:
+        InputError: for an unknown rule, one that keeps everything, and one that moves its mask.
+    """
+    known = rule.partition(":")[0] in methods.names()
+    if not known:
+        if rule not in scores.names():
+            choices = sorted({*scores.names(), *static_names()})
+            near = difflib.get_close_matches(rule, choices, n=1)
+            hint = f" did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"unknown mask rule {rule!r};{hint} choices: {', '.join(choices)}")
+        return Method(rule, rule, "given")
+    method = open_method(rule)
+    if method.allocation == "dense" or method.movement:
+        raise InputError(
+            f"mask rule {rule!r} does not choose a fixed mask; choose one that does, such as random or snip"
+        )
+    return replace(method, allocation="given")
 
 
-def _allocate(
-    space: SearchSpace, method: Method, kept: int, values: Mapping[str, Tensor], generator: torch.Generator
-) -> Densities:
-    if method.allocation == "uniform":
-        return uniform(space.layers, kept, pinned=space.pinned)
-    return global_by_score(values, space.layers, kept, pinned=space.pinned, generator=generator)
+def static_names() -> list[str]:
+    """The methods that choose a mask before training and keep it."""
+    chosen = [(name, methods.get(name)) for name in methods.names()]
+    return [name for name, method in chosen if method.allocation != "dense" and not method.movement]
 
 
-def _generator(seed: int, stream: Stream) -> torch.Generator:
-    return torch.Generator().manual_seed(derive(seed, stream))
+def _adjust(
+    *,
+    score: str,
+    allocation: str,
+    iterations: int,
+    examples: int,
+    target: Target,
+    control: Control,
+    initialization: str,
+    isometry: Isometry,
+    rescale: bool,
+) -> None:
+    """What a method's text may set; see `Method`."""
+
+
+def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
+    """The method with settings from its text, under a name that tells them."""
+    mover = movements.get(method.movement) if method.movement else None
+    moving = {key: value for key, value in given.items() if mover and key in mover.__dataclass_fields__}  # type: ignore[attr-defined]
+    own = {key: value for key, value in given.items() if key not in moving}
+    what = f"method {method.name!r}"
+    changes = bind_arguments(_adjust, own, what=what) if own else {}
+    options = dict(method.options)
+    if mover is not None and moving:
+        options |= bind_arguments(mover, moving, what=what)
+        mover(**options)
+    if "score" in changes:
+        scores.get(changes["score"])
+    if "initialization" in changes:
+        require_rule(changes["initialization"])
+    for key, low in (("iterations", 1), ("examples", 0)):
+        if changes.get(key, low) < low:
+            raise InputError(f"{what}: {key} is {changes[key]}; expected an integer of at least {low}")
+    filed = ":".join([method.name, *(f"{key}={given[key]}" for key in sorted(given))])
+    adjusted = replace(method, **changes, options=options, name=filed)
+    if adjusted.allocation in ("given", "dense") and "allocation" in changes:
+        raise InputError(f"{what}: allocation {adjusted.allocation!r} cannot be set; --densities-from gives densities")
+    if adjusted.allocation not in ("global", "given", "dense"):
+        from snas.pruning.allocations import allocations
+
+        allocations.get(adjusted.allocation)
+    if adjusted.control == "redraw" and adjusted.starts_dense:
+        raise InputError(f"{what} rewinds its weights itself; instead of control=redraw set rewind=redraw")
+    if adjusted.offset != "none":
+        idle = [key for key in ("score", "iterations", "initialization", "isometry") if key in changes]
+        if idle or adjusted.control in ("redraw", "invert"):
+            setting = idle[0] if idle else f"control={adjusted.control}"
+            raise InputError(
+                f"{what} starts with sparse weights of zero, on which {setting} has no effect; leave it out"
+            )
+    return adjusted

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from snas.densities import Densities
 from snas.errors import RefusedError
 from snas.masks import Masks, units, weights_of
-from snas.search_spaces.inspection import PRUNABLE, one_line
+from snas.search_spaces.inspection import one_line
+from snas.search_spaces.weights import GRUS, LSTMS, PRUNABLE, weights_in
 
 log = logging.getLogger("snas")
 
@@ -21,6 +22,9 @@ NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn
 
 # Small enough that no activation saturates, even where skip connections add up; see `has_path`.
 INPUT = 1e-6
+
+# Biases of gated recurrent layers. A gate multiplies a value, so what it reads only shows where that value is not zero.
+GATE_BIAS = 0.1
 
 
 def require_trainable(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> None:
@@ -52,10 +56,11 @@ def refuse_empty(densities: Densities) -> None:
 def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> bool:
     """Whether the output depends on the input through kept weights.
 
-    A copy of the network gets positive weights where the masks keep one, no biases, and averages for normalizations; a
-    small positive input then makes every signal positive, nothing cancels, and the output's gradient with respect to
-    the input is zero exactly where no path leads. Weights are divided by the number of kept inputs of their unit, which
-    keeps signals in range at any depth, and differ at random, so that an output that is normalized (log-softmax) still
+    A copy of the network gets positive weights where the masks keep one, no biases (but small ones in LSTMs and GRUs),
+    and averages for normalizations; a small positive input then makes every signal positive, nothing cancels, and the
+    output's gradient with respect to the input is zero exactly where no path leads. A gate that the input reaches is a
+    path, for it scales what the bias gives. Weights are divided by the number of kept inputs of their unit, which keeps
+    signals in range at any depth, and differ at random, so that an output that is normalized (log-softmax) still
     depends on them. The answer is true also where the copy cannot be made or run.
     """
     try:
@@ -81,10 +86,12 @@ def _probe(model: nn.Module, masks: Masks) -> nn.Module:
         for module in probe.modules():
             if isinstance(module, NORMALIZATIONS):
                 module.forward = partial(_average, module)  # type: ignore[method-assign]
-            elif isinstance(module, PRUNABLE):
-                module.weight.copy_(_positive(module.weight.shape, generator) / module.weight[0].numel())
-                if module.bias is not None:
-                    module.bias.zero_()
+            if isinstance(module, PRUNABLE) and module.bias is not None:
+                module.bias.zero_()
+            for own in weights_in(module):
+                own.tensor.copy_(_positive(own.tensor.shape, generator) / own.tensor[0].numel())
+                if own.bias is not None:
+                    own.bias.fill_(GATE_BIAS if isinstance(module, (*LSTMS, *GRUS)) else 0.0)
         for layer, weight in zip(masks.layers, weights_of(probe, masks.layers), strict=True):
             mask = masks[layer.name]
             share = layer.total / layer.shape[0] / units(mask).clamp(min=1)

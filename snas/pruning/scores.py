@@ -11,26 +11,42 @@ shape, higher is kept. They leave no trace in the network. To add one, write suc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
 
 from snas.densities import Layer
-from snas.masks import weights_of
+from snas.masks import Masks, weights_of
 from snas.plugins import Family
 
+Target = Literal["labels", "uniform", "raw", "softmax"]
+CHUNK = 512  # examples that go through the network at once
 
-class Batch(NamedTuple):
-    """Examples: inputs x of shape (batch, *input_shape) and classes y of shape (batch,)."""
+
+@dataclass(frozen=True)
+class Batch:
+    """What a score is computed from.
+
+    Attributes:
+        x: inputs, shape (examples, *input_shape).
+        y: classes, shape (examples,).
+        target: what the loss compares the output with: the "labels"; the "uniform" distribution; or the network's own
+            prediction averaged over the examples, "raw" outputs or their "softmax" ([Lee2020] section 4.5.2).
+        masks: weights that are gone already, where pruning goes in rounds: scores are those of the masked network,
+            whose weights the model still has; None keeps all.
+    """
 
     x: Tensor
     y: Tensor
+    target: Target = "labels"
+    masks: Masks | None = None
+
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and classes, at most `size` examples at a time."""
+        return zip(torch.split(self.x, size), torch.split(self.y, size), strict=True)
 
 
 class Score(Protocol):
@@ -44,7 +60,7 @@ class Score(Protocol):
         Args:
             model: the dense network at its initial weights; unchanged on return.
             layers: the layers to score.
-            batch: training examples.
+            batch: training examples, and what the score may know beside them.
             generator: the only source of randomness; a CPU generator.
 
         Returns:
@@ -53,7 +69,11 @@ class Score(Protocol):
         ...
 
 
-scores: Family[Score] = Family("score", group="snas.scores")
+scores: Family[Score] = Family(
+    "score",
+    group="snas.scores",
+    modules=("snas.pruning.sensitivity", "snas.pruning.curvature", "snas.pruning.synflow"),
+)
 
 
 @scores.register("random")
@@ -68,55 +88,3 @@ def magnitude(
 ) -> dict[str, Tensor]:
     """Absolute value of the weight ([Lee2019] eq. 3.2)."""
     return {layer.name: weight.detach().abs() for layer, weight in zip(layers, weights_of(model, layers), strict=True)}
-
-
-@scores.register("snip")
-def snip(model: nn.Module, layers: Sequence[Layer], batch: Batch, *, generator: torch.Generator) -> dict[str, Tensor]:
-    """Connection sensitivity: by how much the loss changes with the weight's presence ([Lee2019] eq. 3.6).
-
-    With c the indicators of presence, |dL/dc| = |dL/dw * w| ([Lee2020] eq. 4.3), divided by its sum over all layers;
-    the loss is the cross-entropy of one batch. Normalization layers use the batch's statistics, dropout is off.
-
-    Returns:
-        Layer name -> scores in float32 on the CPU. All are 0 where the loss depends on no weight, NaN where the loss
-        is not finite.
-
-    Source:
-        [Lee2019] N. Lee, T. Ajanthan, P. Torr: SNIP: Single-shot network pruning based on connection sensitivity,
-        ICLR 2019.
-    """
-    weights = {
-        layer.parameter: weight.detach().requires_grad_()
-        for layer, weight in zip(layers, weights_of(model, layers), strict=True)
-    }
-    with _training_mode(model, generator), torch.enable_grad():
-        # Buffers are replaced by copies, so that running statistics move there and not in the network.
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        device = next(iter(weights.values())).device
-        logits: Tensor = functional_call(model, {**buffers, **weights}, (batch.x.to(device),))
-        loss = functional.cross_entropy(logits.float(), batch.y.to(device))
-        gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-    with torch.no_grad():
-        pairs = [(g.float().cpu(), w.float().cpu()) for g, w in zip(gradients, weights.values(), strict=True)]
-        # Only ratios matter: scaling the gradients first keeps small products from vanishing in float32.
-        largest = max(float(g.abs().max()) for g, _ in pairs)
-        scale = largest if 0 < largest < math.inf else 1.0
-        sensitivities = [(g / scale * w).abs() for g, w in pairs]
-        total = sum(float(s.sum(dtype=torch.float64)) for s in sensitivities)
-        return {layer.name: s / (total or 1.0) for layer, s in zip(layers, sensitivities, strict=True)}
-
-
-@contextmanager
-def _training_mode(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """Training mode but for dropout, and a seeded global generator for what draws from it; both are put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        try:
-            for module, _ in modes:
-                module.training = not isinstance(module, nn.modules.dropout._DropoutNd)
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +15,18 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snas.data.split import Arrays, SearchData
-from snas.errors import DivergedError
+from snas.errors import DivergedError, InputError
 from snas.masks import Enforcer, Masks, audit
+from snas.pruning.dynamic.base import Movement
+from snas.pruning.dynamic.mover import Mover
+from snas.pruning.dynamic.support import Support
+from snas.pruning.scores import Batch
 from snas.seeds import Stream, derive
 from snas.training.augment import crop_and_flip
 from snas.training.rule import TrainingRule
+
+if TYPE_CHECKING:
+    from snas.pruning.goal import Goal
 
 EVALUATION_BATCH = 1000
 CALIBRATION_BATCH, CALIBRATION_BATCHES = 128, 4
@@ -43,9 +52,32 @@ class Session:
     """
 
     def __init__(
-        self, model: nn.Module, masks: Masks, rule: TrainingRule, data: SearchData, *, seed: int, device: torch.device
+        self,
+        model: nn.Module,
+        masks: Masks,
+        rule: TrainingRule,
+        data: SearchData,
+        *,
+        seed: int,
+        device: torch.device,
+        movement: Movement | None = None,
+        goal: Goal | None = None,
     ) -> None:
-        """Start before the first epoch with a model whose masked weights are zero."""
+        """Start before the first epoch.
+
+        Args:
+            model: the network; its masked weights are zero.
+            masks: that it starts with.
+            rule: how it is trained.
+            data: training and validation examples, on the device.
+            seed: of everything random.
+            device: where it is trained.
+            movement: what moves the mask; it belongs to this network alone. None for a fixed mask.
+            goal: what the movement is to end with.
+
+        Raises:
+            InputError: for a movement without a goal, or one that the rule's epochs are too few for.
+        """
         self.model = model.to(device)
         for parameter in self.model.parameters():
             if parameter.ndim == 4:
@@ -56,8 +88,13 @@ class Session:
         self.seed = seed
         self.device = device
         self.epoch = 0
+        self.epochs = rule.epochs
         self.optimizer = rule.make_optimizer(self.model.parameters())
-        self._enforcer = Enforcer(self.model, masks)
+        self._mover: Mover | None = None
+        if movement is None:
+            self._enforcer = Enforcer(self.model, masks)
+        else:
+            self._enforcer = self._let_move(movement, goal)
         self._augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
 
     def train_epoch(self) -> Epoch:
@@ -65,16 +102,17 @@ class Session:
 
         Raises:
             DivergedError: if the loss is NaN or infinite.
+            RefusedError: if the mask moved so that the network cannot learn.
+            FailedError: if a mask that moves has not reached its goal at the end of the training.
+            InputError: if a training with a mask that moves is over already.
         """
         start = perf_counter()
         number = self.epoch + 1
         train_loss, train_accuracy = self._train(number)
-        if not torch.isfinite(torch.tensor(train_loss)):
-            raise DivergedError(f"training loss is {train_loss} at epoch {number}")
         audit(self.model, self.masks)
         self._calibrate(number)
         validation_loss, validation_accuracy = self.evaluate(self.data.validation)
-        if not torch.isfinite(torch.tensor(validation_loss)):
+        if not math.isfinite(validation_loss):
             raise DivergedError(f"validation loss is {validation_loss} at epoch {number}")
         self.epoch = number
         seconds = perf_counter() - start
@@ -94,12 +132,14 @@ class Session:
         return loss, correct
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state as named tensors: parameters, buffers and the optimizer's moments."""
+        """All state as named tensors: parameters, buffers, the optimizer's moments, and masks that move."""
         state = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     state[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
+        if self._mover:
+            state |= self._mover.tensors()
         return state
 
     def load_tensors(self, state: dict[str, Tensor], epoch: int) -> None:
@@ -112,7 +152,22 @@ class Session:
                 if key.startswith(prefix):
                     like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
                     self.optimizer.state[parameter][key.removeprefix(prefix)] = like.copy_(value)
+        if self._mover:
+            self._mover.load_tensors(state)
+            self.masks = self._mover.masks
         self.epoch = epoch
+
+    def _let_move(self, movement: Movement, goal: Goal | None) -> Support:
+        """Have the movement move the mask of this training."""
+        if goal is None:
+            raise InputError("a movement was given without a goal; pass the goal of `prepare` too")
+        arrays = self.data.train
+        support = Support(self.model, self.masks, self.optimizer, Batch(arrays.x, arrays.y))
+        self._mover = Mover(
+            movement, goal, support, rule=self.rule, seed=self.seed, input_shape=tuple(arrays.x.shape[1:])
+        )
+        self.epochs = self._mover.epochs
+        return support
 
     def _train(self, number: int) -> tuple[float, float]:
         """Train epoch `number`; return its mean loss and accuracy."""
@@ -121,25 +176,49 @@ class Session:
         order = torch.randperm(len(arrays.y), generator=order_generator).to(self.device)
         batches = _batches(order, self.rule.batch_size)
         totals = torch.zeros(2, device=self.device)
+        mover, steps = self._mover, len(batches)
+        if mover:
+            mover.begin_epoch(number, steps)
+            self.masks = mover.masks
         self.model.train()
         with self._seeded(number):
             for index, batch in enumerate(batches):
                 x, y = arrays.x[batch], arrays.y[batch]
                 if self._augments:
                     x = crop_and_flip(x, generator=order_generator)
-                self._set_learning_rate((number - 1) * len(batches) + index, len(batches))
                 with self._precision():
                     logits = self.model(self._prepare(x)).float()
                     loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                self._enforcer.mask_gradients()
-                self.optimizer.step()
-                self._enforcer.mask_weights()
+                if mover:
+                    self._moving_step(mover, number, index, steps)
+                else:
+                    self._set_learning_rate(self.rule.learning_rate_at((number - 1) * steps + index, steps))
+                    self._step()
                 with torch.no_grad():
                     totals += torch.stack((loss.detach() * len(y), (logits.argmax(1) == y).sum()))
         loss_value, accuracy = (totals / len(order)).tolist()
+        if not math.isfinite(loss_value):
+            raise DivergedError(f"training loss is {loss_value} at epoch {number}")
+        if mover:
+            mover.end_epoch(number, steps)
+            self.masks = mover.masks
         return loss_value, accuracy
+
+    def _step(self) -> None:
+        """Change the weights by their gradients; masked ones stay zero."""
+        self._enforcer.mask_gradients()
+        self.optimizer.step()
+        self._enforcer.mask_weights()
+
+    def _moving_step(self, mover: Mover, number: int, index: int, steps: int) -> None:
+        """A step with a mask that may move before and after it."""
+        clock = mover.clock(number, index, steps)
+        self._set_learning_rate(clock.learning_rate)
+        if not mover.before_step(clock):
+            self._step()
+        mover.after_step(clock)
 
     @torch.no_grad()
     def _calibrate(self, number: int) -> None:
@@ -170,9 +249,9 @@ class Session:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def _set_learning_rate(self, step: int, steps_per_epoch: int) -> None:
+    def _set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rule.learning_rate_at(step, steps_per_epoch)
+            group["lr"] = learning_rate
 
     def _prepare(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

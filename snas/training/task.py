@@ -11,7 +11,8 @@ import torch
 from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
 from snas.errors import FailedError, InputError, SnasError
-from snas.pruning.methods import Method, Sparse, prepare
+from snas.pruning.methods import Method
+from snas.pruning.prepare import Sparse, prepare
 from snas.pruning.scores import Batch
 from snas.search_spaces.base import SearchSpace
 from snas.seeds import Stream, derive
@@ -19,8 +20,6 @@ from snas.training.checkpoints import Checkpoints
 from snas.training.rule import TrainingRule
 from snas.training.session import Epoch, Session
 from snas.trials import Report
-
-SCORE_EXAMPLES = 128  # examples that scores are computed from ([Lee2019] section 3.5: 100 for MNIST, 128 for CIFAR)
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Task:
             self.space,
             method,
             target,
-            score_batch(self.data, seed=seed),
+            score_batch(self.data, examples=method.examples, seed=seed),
             seed=seed,
             initialization=self.initialization,
             rescale=self.rescale,
@@ -82,8 +81,17 @@ class Training:
         self._checkpoints = checkpoints
         with network_at_fault():
             sparse = task.prepare(method, target, seed=seed)
-            self.session = Session(sparse.model, sparse.masks, task.rule, task.data, seed=seed, device=task.device)
-        self.densities = sparse.densities
+            self.session = Session(
+                sparse.model,
+                sparse.masks,
+                task.rule,
+                task.data,
+                seed=seed,
+                device=task.device,
+                movement=method.make_movement(),
+                goal=sparse.goal,
+            )
+        self.epochs = self.session.epochs
         self.mask_checksum = sparse.masks.checksum()
         if mask_checksum and mask_checksum != self.mask_checksum:
             raise SnasError(
@@ -114,6 +122,11 @@ class Training:
             self._checkpoints.save(self.key, epoch.number, tensors)
             yield epoch
             self._checkpoints.drop(self.key, before=epoch.number)
+
+    @property
+    def densities(self) -> Densities:
+        """How much of each layer is kept now."""
+        return self.session.masks.kept
 
     def report(self, epoch: Epoch, number: int) -> Report:
         """The epoch as the registry files it, for candidate or seed `number`."""
@@ -148,8 +161,10 @@ def network_at_fault() -> Iterator[None]:
         raise FailedError(f"{type(error).__name__}: {text}") from error
 
 
-def score_batch(data: SearchData, *, seed: int) -> Batch:
-    """Draw the training examples that a network's scores are computed from."""
+def score_batch(data: SearchData, *, seed: int, examples: int = 128) -> Batch:
+    """Draw the training examples that a network's scores are computed from; all of them where `examples` is 0."""
+    if examples == 0:
+        return Batch(data.train.x, data.train.y)
     generator = torch.Generator().manual_seed(derive(seed, Stream.BATCH))
-    index = torch.randperm(len(data.train.y), generator=generator)[:SCORE_EXAMPLES].to(data.train.y.device)
+    index = torch.randperm(len(data.train.y), generator=generator)[:examples].to(data.train.y.device)
     return Batch(data.train.x[index], data.train.y[index])

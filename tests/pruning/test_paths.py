@@ -203,3 +203,109 @@ def test_dense_layers_outside_the_masks_count_as_kept():
     for kept, expected in ((MEETING[1], True), ([[False, False], [False, False]], False)):
         masks = masks_of(CHAIN[1:], [kept])
         assert has_path(model, masks, input_shape=(2,)) is expected
+
+
+class Reader(nn.Module):
+    """A recurrent layer reads (batch, steps, 2); its last output is classified."""
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn, self.head = rnn, nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+RECURRENT = {"rnn": (nn.RNN, 1), "gru": (nn.GRU, 3), "lstm": (nn.LSTM, 4)}
+
+
+def reader(kind, **kept):
+    """The network and masks that keep everything but what is given, by the last part of the layer's name."""
+    layer, gates = RECURRENT[kind]
+    layers = [Layer(f"rnn.weight_{what}_l0", (2 * gates, 2), f"rnn.weight_{what}_l0") for what in ("ih", "hh")] + [
+        Layer("head", (2, 2))
+    ]
+    masks = {one.name: torch.ones(one.shape, dtype=torch.bool) for one in layers}
+    masks.update({name if name == "head" else f"rnn.weight_{name}_l0": mask for name, mask in kept.items()})
+    return Reader(layer(2, 2, batch_first=True)), Masks(layers, masks)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("steps", [1, 28])
+def test_recurrent_layers_pass_the_input_on(kind, steps):
+    model, masks = reader(kind)
+    assert has_path(model, masks, input_shape=(steps, 2))
+    size = RECURRENT[kind][1] * 2
+    model, masks = reader(kind, ih=torch.zeros(size, 2, dtype=torch.bool))
+    assert not has_path(model, masks, input_shape=(steps, 2))
+    model, masks = reader(kind, hh=torch.zeros(size, 2, dtype=torch.bool))
+    assert has_path(model, masks, input_shape=(steps, 2))  # the last step sees the input itself
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_the_state_carries_the_input_to_the_unit_that_is_read(kind):
+    """The input reaches unit 0 alone, the output reads unit 1 alone: only the recurrent weight can join them."""
+    gates = RECURRENT[kind][1]
+    to_first = torch.tensor([[True, True], [False, False]]).repeat(gates, 1)
+    across = torch.tensor([[False, False], [True, False]]).repeat(gates, 1)
+    within = torch.tensor([[True, False], [False, True]]).repeat(gates, 1)
+    from_second = torch.tensor([[False, True]] * 2)
+    for hidden, steps, expected in ((across, 2, True), (across, 1, False), (within, 3, False)):
+        model, masks = reader(kind, ih=to_first, hh=hidden, head=from_second)
+        assert has_path(model, masks, input_shape=(steps, 2)) is expected
+
+
+@pytest.mark.parametrize(("kind", "gate"), [(kind, gate) for kind in ("gru", "lstm") for gate in range(2)])
+def test_a_gate_alone_is_a_path(kind, gate):
+    """What a gate reads scales a value that the biases give. (A GRU's first gate scales the state: from step 2 on.)"""
+    only = torch.zeros(RECURRENT[kind][1] * 2, 2, dtype=torch.bool)
+    only[2 * gate : 2 * gate + 2] = True
+    model, masks = reader(kind, ih=only)
+    require_trainable(model, masks, input_shape=(3, 2))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_long_sequences_and_deep_stacks_keep_a_path(kind):
+    model = Reader(kind(2, 2, num_layers=4, bidirectional=True, batch_first=True))
+    model.head = nn.Linear(4, 2)
+    layers = [Layer(name, tuple(value.shape), name) for name, value in model.named_parameters() if "weight" in name]
+    diagonal = {one.name: (torch.arange(one.total) % 2 == 0).reshape(one.shape) for one in layers}
+    assert has_path(model, Masks(layers, diagonal), input_shape=(300, 2))
+    first = {f"rnn.weight_ih_l0{way}": torch.zeros_like(diagonal["rnn.weight_ih_l0"]) for way in ("", "_reverse")}
+    assert not has_path(model, Masks(layers, {**diagonal, **first}), input_shape=(300, 2))
+
+
+class Attention(nn.Module):
+    """Attention of five tokens to each other, around which nothing leads."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+def test_attention_needs_its_values_and_its_output():
+    layers = [
+        Layer("attention.in_proj_weight", (12, 4), "attention.in_proj_weight"),
+        Layer("attention.out_proj", (4, 4)),
+        Layer("head", (2, 4)),
+    ]
+
+    def path(rows, outputs=4):
+        joint = torch.zeros(12, 4, dtype=torch.bool)
+        joint[rows] = True
+        out = torch.zeros(4, 4, dtype=torch.bool)
+        out[:outputs] = True
+        head = torch.ones(2, 4, dtype=torch.bool)
+        masks = Masks(layers, {"attention.in_proj_weight": joint, "attention.out_proj": out, "head": head})
+        return has_path(Attention(), masks, input_shape=(5, 4))
+
+    queries, keys, values = slice(0, 4), slice(4, 8), slice(8, 12)
+    assert path(slice(0, 12))
+    assert path(values)
+    assert not path(slice(0, 8)), "every value is the same constant: how it is weighed does not matter"
+    assert not path(queries)
+    assert not path(keys)
+    assert not path(slice(0, 12), outputs=0)

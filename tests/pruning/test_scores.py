@@ -158,5 +158,5 @@ def test_random_scores_come_from_the_generator():
 
 
 def test_every_score_says_what_it_is():
-    assert {"random", "magnitude", "snip"} <= set(scores.names())
+    assert {"random", "magnitude", "snip", "grasp", "obd", "synflow"} <= set(scores.names())
     assert all(scores.summary(name).endswith((".", ").")) for name in scores.names())

@@ -9,8 +9,8 @@ from snas.data.arrays import from_arrays
 from snas.data.split import split_data
 from snas.densities import Densities
 from snas.errors import DivergedError
-from snas.finals import given_densities
-from snas.pruning.methods import prepare
+from snas.pruning.methods import given_densities
+from snas.pruning.prepare import prepare
 from snas.search_spaces.base import SearchSpace
 from snas.training.checkpoints import Checkpoints
 from snas.training.rule import TrainingRule

@@ -1,0 +1,83 @@
+"""A method's name and its settings: read, filed, refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from snas.errors import InputError
+from snas.pruning.methods import Method, given_densities, methods, open_method
+
+
+def test_a_plain_name_is_the_registered_method():
+    assert open_method("snip") is methods.get("snip")
+
+
+def test_settings_change_the_method_and_its_name():
+    method = open_method("snip:target=uniform:examples=0")
+    assert (method.score, method.target, method.examples) == ("snip", "uniform", 0)
+    assert method.name == "snip:examples=0:target=uniform"
+    assert open_method(method.name) == method
+
+
+def test_the_order_of_settings_does_not_matter():
+    assert open_method("snip:examples=5:target=raw") == open_method("snip:target=raw:examples=5")
+
+
+def test_a_value_may_hold_a_colon():
+    assert open_method("snip:initialization=normal:0.02:examples=7").initialization == "normal:0.02"
+
+
+def test_settings_of_the_movement_go_there():
+    method = open_method("rigl:fraction=0.5:every=20:control=shuffle")
+    assert method.options == {"fraction": 0.5, "every": 20}
+    assert method.control == "shuffle"
+    assert method.make_movement() == type(method.make_movement())(fraction=0.5, every=20)
+
+
+def test_the_training_length_is_that_of_the_movement():
+    lengths = {"snip": 10, "rigl": 10, "magnitude-trained": 20, "imp:rounds=3": 40, "imp:rounds=3:rewind=4": 10 + 3 * 6}
+    for name, epochs in lengths.items():
+        assert open_method(name).total_epochs(10) == epochs
+    with pytest.raises(InputError, match="rewind is 4; expected fewer than the 4 epochs"):
+        open_method("imp:rewind=4").total_epochs(4)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("snpi", "did you mean 'snip'"),
+        ("snip:", "unknown method 'snip:'"),
+        ("snip:=3", "is no setting"),
+        ("snip:examples=", "is no setting"),
+        ("snip:exampels=3", "has no argument 'exampels'"),
+        ("snip:examples=-1", "examples is -1"),
+        ("snip:examples=many", "expected a value of type int"),
+        ("snip:iterations=0", "iterations is 0"),
+        ("snip:target=mean", "choices: labels, uniform, raw, softmax"),
+        ("snip:control=upside-down", "choices: none, shuffle, redraw, invert"),
+        ("snip:score=nope", "unknown score 'nope'"),
+        ("snip:allocation=nope", "unknown allocation 'nope'"),
+        ("snip:allocation=given", "--densities-from"),
+        ("snip:every=5", "has no argument 'every'"),
+        ("snip:initialization=hee", "choices: he, glorot"),
+        ("imp:control=redraw", "rewind=redraw"),
+        ("dct:control=redraw", "control=redraw has no effect"),
+        ("dct:score=snip", "score has no effect"),
+    ],
+)
+def test_wrong_names_say_what_is_allowed(text: str, reason: str):
+    with pytest.raises(InputError, match=reason):
+        open_method(text)
+
+
+def test_any_static_method_or_score_chooses_within_given_densities():
+    assert given_densities("random").rescale
+    assert given_densities("synflow").iterations == 100
+    assert given_densities("snip:target=uniform").target == "uniform"
+    assert given_densities("magnitude") == Method("magnitude", "magnitude", "given", help=methods.get("magnitude").help)
+
+
+@pytest.mark.parametrize("rule", ["dense", "rigl", "gradual", "nope"])
+def test_what_chooses_no_fixed_mask_is_no_mask_rule(rule: str):
+    with pytest.raises(InputError, match="mask"):
+        given_densities(rule)
