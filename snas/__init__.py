@@ -15,9 +15,11 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "search": "snas.api",
     "prune": "snas.api",
+    "sweep": "snas.sweeps.command",
     "train": "snas.api",
     "leaderboard": "snas.api",
     "SearchResult": "snas.results",
+    "SweepResult": "snas.sweeps.result",
     "Result": "snas.results",
     "Densities": "snas.densities",
     "Layer": "snas.densities",
@@ -47,6 +49,7 @@ __all__ = [
     "SearchSpace",
     "SnasError",
     "Strategy",
+    "SweepResult",
     "Trial",
     "__version__",
     "datasets",
@@ -56,6 +59,7 @@ __all__ = [
     "prune",
     "search",
     "spaces",
+    "sweep",
     "train",
 ]
 
@@ -70,6 +74,8 @@ if TYPE_CHECKING:
     from snas.results import Result, SearchResult
     from snas.search_spaces.base import SearchSpace, spaces
     from snas.strategies.base import Strategy
+    from snas.sweeps.command import sweep
+    from snas.sweeps.result import SweepResult
     from snas.trials import Trial
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,7 +63,7 @@ def search(
     chosen = _settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
     listener = listener or Listener()
     from snas.evaluators.base import evaluators
-    from snas.finals import given_densities
+    from snas.pruning.methods import given_densities
     from snas.strategies.base import make_strategy
     from snas.study import grow, open_study, run_finals, run_search
 
@@ -107,16 +106,19 @@ def prune(
     *,
     method: str = "snip",
     density: float | None = None,
+    densities_from: str | int | Path | Mapping[str, Any] | None = None,
     dataset: str | Dataset = "digits",
     listener: Listener | None = None,
     **settings: Any,
 ) -> Result:
-    """Train one baseline: a network pruned by a rule before training, on `final_seeds` seeds.
+    """Train one baseline: a network pruned by a rule, on `final_seeds` seeds.
 
     Args:
         space: a name, "module:factory", "file.py:factory", or a `SearchSpace`.
-        method: "dense", "random", "magnitude", "snip", "ldi" ...
+        method: "dense", "random", "snip", "rigl" ..., with settings of its own as in "snip:target=uniform".
         density: fraction of the prunable weights to keep, 0 < density <= 1; not for "dense".
+        densities_from: densities for each layer in place of one for all: the id of a row, a file (.json, .toml, .csv),
+            or a mapping of layer to density.
         dataset: a name, a .npz file, or a `Dataset`.
         listener: hears of progress.
         settings: fields of `PruneSettings`.
@@ -137,53 +139,27 @@ def prune(
         >>> result.densities.kept_weights == round(0.1 * result.densities.total_weights)
         True
     """
-    chosen = _settings(PruneSettings, settings, space=space, dataset=dataset, method=method, density=density)
+    chosen = _settings(
+        PruneSettings,
+        settings,
+        space=space,
+        dataset=dataset,
+        method=method,
+        density=density,
+        densities_from=densities_from if isinstance(densities_from, (str, Path)) else None,
+    )
+    from snas.baselines import enter, read_densities, target_of
     from snas.finals import train_entry
-    from snas.pruning.allocations import kept_from_density, uniform
-    from snas.pruning.methods import methods
+    from snas.pruning.methods import open_method
 
-    recipe = methods.get(chosen.method)
+    recipe = open_method(chosen.method)
     listener = listener or Listener()
     bench = _open_bench(chosen, space, dataset, listener)
-    total = bench.space.total_weights
-    if recipe.allocation == "dense":
-        if chosen.density not in (None, 1):
-            raise InputError(f"method 'dense' keeps every weight, but density is {chosen.density}; leave --density out")
-        kept = total
-    elif chosen.density is None:
-        raise InputError(f"method {chosen.method!r} needs a density; give --density F with 0 < F <= 1")
-    else:
-        kept = kept_from_density(chosen.density, total)
-        uniform(bench.space.layers, kept, pinned=bench.space.pinned)  # raises where the count is out of reach
     with Registry(registry_path(chosen.registry)) as registry:
+        given = None if densities_from is None else read_densities(densities_from, bench.space, registry)
+        target = target_of(recipe, chosen.density, bench.space, given)
         registry.use_environment(bench.environment)
-        entry = registry.add_entry(
-            Entry(
-                key="prune "
-                + json.dumps(
-                    [
-                        bench.space.describe(),
-                        bench.describe_dataset(),
-                        bench.describe_rule(),
-                        chosen.method,
-                        kept,
-                        chosen.seed,
-                        chosen.name,
-                    ]
-                ),
-                name=chosen.name or f"{chosen.method}-{kept / total:.3g}",
-                kind="baseline",
-                method=chosen.method,
-                space=bench.space.describe(),
-                dataset=bench.describe_dataset(),
-                rule=bench.describe_rule(recipe),
-                mask_rule=chosen.method,
-                seed=chosen.seed,
-                kept_weights=kept,
-                total_weights=total,
-                environment=bench.environment,
-            )
-        )
+        entry = enter(registry, bench, chosen.method, target, seed=chosen.seed, name=chosen.name)
         train_entry(registry, entry, bench, seeds=chosen.final_seeds, listener=listener)
         return require_trained(make_result(registry, entry, bench))
 
@@ -230,6 +206,8 @@ def train(
     path = registry_path(registry)
     with Registry(path, create=False) as opened:
         entry = opened.find_entry(row)
+        if entry.cited:
+            raise InputError(f"row {row} is a published figure; there is nothing to train")
         from snas.data.base import datasets
         from snas.finals import train_entry
         from snas.search_spaces.base import spaces

@@ -15,6 +15,9 @@ class Listener:
     def on_study(self, name: str, *, resumed: bool, samples: int, done: int, epochs: int) -> None:
         """A search starts or goes on with `done` of its `samples` candidates proposed, each of `epochs` at most."""
 
+    def on_sweep(self, *, networks: int, finished: int, epochs: int, trained: int) -> None:
+        """A sweep starts or goes on: `networks` of `epochs` epochs in all, of which `trained` are done already."""
+
     def on_candidate(self, number: int, *, kept_weights: int, density: float, start: int, until: int) -> None:
         """A candidate goes into training from `start` to `until` epochs."""
 

@@ -9,12 +9,16 @@ from snas.errors import InputError, SnasError
 from snas.registry import Registry
 
 
+class BusyError(InputError):
+    """Another process works on it."""
+
+
 @contextmanager
 def owned(registry: Registry, name: str) -> Iterator[None]:
     """Hold `name` for this process; the lock goes with the process, however it ends.
 
     Raises:
-        InputError: if another process holds it.
+        BusyError: if another process holds it.
     """
     try:
         import fcntl
@@ -32,5 +36,5 @@ def owned(registry: Registry, name: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             what = name.replace("-", " ", 1)
-            raise InputError(f"{what} is being worked on by another process; wait for it to end") from None
+            raise BusyError(f"{what} is being worked on by another process; wait for it to end") from None
         yield

@@ -7,13 +7,13 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from snas.densities import check_density
 from snas.errors import InputError
-from snas.initialization import RULES
+from snas.initialization import RULES, require_rule
 from snas.training.rule import Augmentation, OptimizerName, Precision, Schedule, TrainingRule
 
 _RULE = {item.name: item for item in fields(TrainingRule)}
@@ -78,7 +78,7 @@ class Settings:
         require_integer("final-seeds", self.final_seeds, 0, 1000)
         if self.threads is not None:
             require_integer("threads", self.threads, 1, 1024)
-        require_choice("init", self.init, RULES)
+        require_rule(self.init)
         require_choice("rescale", self.rescale, ("auto", "on", "off"))
         self.rule(default_lr=0.1)
 
@@ -107,7 +107,7 @@ class SearchSettings(Settings):
     representation: str | None = option(
         None, "One density per layer, per block, or one for all: layer, block, uniform.", panel=SEARCH, shown="layer"
     )
-    mask: str = option("random", "Which weights of a layer are kept: random, magnitude or snip scores.", panel=SEARCH)
+    mask: str = option("random", "What chooses the kept weights of a layer: random, snip, synflow ...", panel=SEARCH)
     evaluator: str = option("serial", "What trains the candidates.", panel=RUN)
     name: str | None = option(
         None, "Name of the study; the same name resumes it.", shown="from the settings", panel=RUN
@@ -132,8 +132,11 @@ class PruneSettings(Settings):
         InputError: for a value outside its range.
     """
 
-    method: str = option("snip", "Pruning method: dense, random, magnitude, snip, ldi ...")
+    method: str = option("snip", "Pruning method, name or name:key=value; snas list methods tells them.")
     density: float | None = option(None, "Fraction of the weights to keep, 0 < density <= 1.", shown="none")
+    densities_from: str | None = option(
+        None, "Densities of each layer: the id of a row, or a .json, .toml or .csv file.", shown="the method's own"
+    )
     name: str | None = option(None, "Name of the leaderboard's row.", shown="method and density", panel=RUN)
 
     def __post_init__(self) -> None:
@@ -143,6 +146,82 @@ class PruneSettings(Settings):
         require_integer("final-seeds", self.final_seeds, 1, 1000)
         if self.name is not None:
             require_name(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(Settings):
+    """What `snas sweep` can be told.
+
+    Raises:
+        InputError: for a value outside its range, or contradictory ones.
+    """
+
+    methods: str = option("", "Methods with commas between: dense,snip,rigl:every=50.", shown="none")
+    densities: str | None = option(None, "Densities with commas between: 0.1,0.05,0.02.", shown="none")
+    densities_from: str | None = option(
+        None, "Densities of each layer for all methods: the id of a row, or a .json, .toml or .csv file.", shown="none"
+    )
+    reference: str | None = option(
+        None, "Method that the others are compared with.", shown="the best of each density", panel=RUN
+    )
+    seeds: int = option(3, "Seeds on which each network is trained from scratch.", panel=RUN)
+    jobs: int = option(1, "Processes that train side by side.", panel=RUN)
+    threads: int | None = option(None, "Threads of one operation.", shown="all cores, shared by the jobs", panel=RUN)
+    final_seeds: int = option(0, "Not for a sweep, which has seeds.", shown="none", panel=RUN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("seeds", self.seeds, 1, 1000)
+        require_integer("jobs", self.jobs, 1, 256)
+        if self.final_seeds:
+            raise InputError(f"final-seeds is {self.final_seeds}, but a sweep has seeds; leave final-seeds out")
+        if self.densities is not None and self.densities_from is not None:
+            raise InputError("densities and densities-from contradict each other; give one of them")
+        require_different("method", self.method_texts())
+        require_different("density", [str(density) for density in self.density_values()])
+
+    def method_texts(self) -> list[str]:
+        """The methods, as they were written."""
+        return split_list("methods", self.methods, example="dense,snip,erk")
+
+    def density_values(self) -> list[float]:
+        """The densities, in the order in which they were given."""
+        if self.densities is None:
+            return []
+        return [read_density(text) for text in split_list("densities", self.densities, example="0.1,0.05,0.02")]
+
+
+def split_list(what: str, text: str, *, example: str) -> list[str]:
+    """The items of a list with commas between.
+
+    Raises:
+        InputError: if there is none, or one is empty.
+
+    Example:
+        >>> split_list("methods", "snip, erk", example="dense,snip")
+        ['snip', 'erk']
+    """
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        wrong = "is empty" if len(items) == 1 else f"is {text!r}, whose item {items.index('') + 1} is empty"
+        raise InputError(f"{what} {wrong}; expected items with commas between, as in {example}")
+    return items
+
+
+def read_density(text: str) -> float:
+    """The density that `text` says; raises InputError where it says none."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise InputError(f"density is {text!r}; expected 0 < density <= 1") from None
+    return check_density(value)
+
+
+def require_different(what: str, items: Sequence[str]) -> None:
+    """Raise InputError if an item is there twice."""
+    twice = next((item for item in items if items.count(item) > 1), None)
+    if twice is not None:
+        raise InputError(f"{what} {twice!r} is given twice; give each once")
 
 
 def plain_type(hint: Any) -> Any:

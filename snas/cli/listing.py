@@ -15,7 +15,14 @@ from snas.cli.tables import check_format, print_json, results_console
 from snas.errors import InputError
 from snas.plugins import Family
 
-WHAT = ("spaces", "strategies", "methods", "datasets", "masks", "evaluators")
+WHAT = ("spaces", "strategies", "methods", "datasets", "masks", "allocations", "evaluators")
+
+
+_METHOD_SETTINGS = (
+    "Any method takes settings in its name, as in snip:target=uniform or rigl:every=50: the options above, and score, "
+    "allocation, iterations, examples (0: the whole training set), target (labels, uniform, raw, softmax), control "
+    "(shuffle, redraw, invert), initialization, isometry (frobenius, spectral), rescale."
+)
 
 
 def list_plugins(
@@ -23,11 +30,15 @@ def list_plugins(
     *,
     format: Format = "table",
 ) -> None:
-    """List what can be named: spaces, strategies, methods, datasets, masks or evaluators."""
+    """List what can be named: spaces, strategies, methods, datasets, masks, allocations or evaluators."""
     check_format(format)
     family = _family(what)
-    settable = what in ("spaces", "strategies")
+    settable = what in ("spaces", "strategies", "methods")
     items = [(name, _summary(family, name), _options(family.get(name)) if settable else {}) for name in family.names()]
+    if what == "masks":
+        from snas.pruning.methods import methods, static_names
+
+        items += [(name, methods.get(name).help, {}) for name in static_names() if name not in family.names()]
     if format == "json":
         print_json({what: [{"name": name, "help": text, "options": options} for name, text, options in items]})
         return
@@ -40,6 +51,8 @@ def list_plugins(
         shown = ", ".join(f"{key}={value}" for key, value in options.items())
         table.add_row(*map(Text, (name, text, shown)[: len(table.columns)]))
     results_console().print(table)
+    if what == "methods":
+        results_console().print(Text(_METHOD_SETTINGS), soft_wrap=True)
 
 
 def _family(what: str) -> Family[Any]:
@@ -63,6 +76,10 @@ def _family(what: str) -> Family[Any]:
         from snas.pruning.scores import scores
 
         return scores
+    if what == "allocations":
+        from snas.pruning.allocations import allocations
+
+        return allocations
     if what == "evaluators":
         from snas.evaluators.base import evaluators
 
@@ -76,7 +93,11 @@ def _summary(family: Family[Any], name: str) -> str:
 
 
 def _options(member: Any) -> dict[str, Any]:
-    """Keyword options of a plug-in with their defaults."""
+    """Keyword options of a plug-in with their defaults; of a method those of what moves its mask."""
+    if movement := getattr(member, "movement", ""):
+        from snas.pruning.dynamic.base import movements
+
+        return {**_options(movements.get(movement)), **member.options}
     if not callable(member):
         return {}
     parameters = inspect.signature(member).parameters.values()

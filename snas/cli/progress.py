@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from snas.evaluators.asha import Ladder
+from snas.finals import epochs_of
 from snas.listener import Listener
 from snas.registry import Entry
 from snas.settings import SearchSettings
@@ -88,10 +89,11 @@ class Terminal(Listener):
     def on_entry(self, entry: Entry, *, seeds: int, done: int) -> None:
         """Note how much there is to do, where that was not known before."""
         self._best = ""
+        epochs = epochs_of(entry)
         if not self._planned:
-            self._planned = seeds * int(entry.rule["epochs"])
-        self._done += done * int(entry.rule["epochs"])
-        self._show(f"{entry.method}: {seeds} seeds of {entry.rule['epochs']} epochs")
+            self._planned = seeds * epochs
+        self._done += done * epochs
+        self._show(f"{entry.method}: {seeds} seeds of {epochs} epochs")
 
     def on_run_epoch(self, entry: Entry, seed: int, report: Report) -> None:
         """Move the bar."""
@@ -131,3 +133,17 @@ class Terminal(Listener):
         """Write a line that stays."""
         self._said = time.monotonic()
         self._console.print(text, markup=False, soft_wrap=True)
+
+
+class SweepTerminal(Terminal):
+    """The same for a sweep, whose whole length is known from its start."""
+
+    def on_sweep(self, *, networks: int, finished: int, epochs: int, trained: int) -> None:
+        """Say how much there is to do and start the bar."""
+        self._planned, self._done = epochs, trained
+        known = f", {finished} of them trained already" if finished else ""
+        self._say(f"sweep: {networks} networks, {epochs} epochs in all{known}")
+
+    def on_entry(self, entry: Entry, *, seeds: int, done: int) -> None:
+        """Show what is next; what was done before is counted already."""
+        self._show(f"{entry.method} at density {entry.kept_weights / entry.total_weights:.3g}, seed {done}")
