@@ -13,7 +13,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make slow     run the tests that take longer"
 	@echo "make check    lint, types, tests, and the wheel in a fresh environment"
-	@echo "make bench    overheads as ratios against plain PyTorch (about 1 minute)"
+	@echo "make bench    overheads and the cost of pruning, as ratios against plain PyTorch (about 6 minutes)"
 	@echo "make clean    remove the virtual environment and everything built"
 
 $(VENV)/made: 
@@ -63,6 +63,7 @@ check: lint types test wheel
 
 bench: $(VENV)/developing
 	$(BIN)/python benchmarks/overheads.py
+	$(BIN)/python benchmarks/pruning_cost.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

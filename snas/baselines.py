@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from snas.pruning.allocations import kept_from_density
 from snas.pruning.methods import Method, open_method
 from snas.pruning.prepare import make_goal
 from snas.ranking import densities_of
-from snas.registry import Entry, Registry
+from snas.registry import Entry, Registry, TrainingRecord
 from snas.search_spaces.base import SearchSpace
 from snas.settings import require_different
+from snas.trials import Status
 
 FORMATS = (".json", ".toml", ".csv")
 
@@ -133,7 +134,8 @@ def read_densities(source: str | int | Path | Mapping[str, Any], space: SearchSp
     text = str(source)
     if text.isdecimal() and len(text) < 20:
         entry = registry.find_entry(int(text))
-        recorded = densities_of(entry, registry.runs(entry))
+        runs = registry.runs(entry)
+        recorded = densities_of(entry, runs)
         if [(layer.name, layer.shape) for layer in recorded.layers] != [
             (layer.name, layer.shape) for layer in space.layers
         ]:
@@ -142,10 +144,22 @@ def read_densities(source: str | int | Path | Mapping[str, Any], space: SearchSp
             )
         if recorded.kept_weights == 0:
             raise InputError(f"row {text} has no densities yet; train it first: snas train {text}")
+        if _may_change(entry, runs):
+            raise InputError(
+                f"row {text} trains with a mask that moves ({entry.method}), and none of its seeds is finished; its "
+                f"densities may change until then: snas train {text}"
+            )
         if recorded.empty_layers:
             raise InputError(f"row {text} keeps nothing of layer {recorded.empty_layers[0]!r}; choose another row")
         return Densities(space.layers, recorded.kept)
     return _from_mapping(_read_file(Path(text)), space, text)
+
+
+def _may_change(entry: Entry, runs: Sequence[TrainingRecord]) -> bool:
+    """Whether the row's densities are those of a training that has not ended, and may end with others."""
+    if entry.kind != "baseline" or any(run.status is Status.FINISHED for run in runs):
+        return False
+    return open_method(entry.method).movement != ""
 
 
 def _read_file(path: Path) -> Any:

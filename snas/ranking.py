@@ -193,9 +193,11 @@ def candidate_of(registry: Registry, entry: Entry) -> TrainingRecord | None:
 
 
 def densities_of(entry: Entry, runs: Sequence[TrainingRecord]) -> Densities:
-    """The entry's kept weights per layer: as given, or those of its first seed where a rule sets them."""
+    """The entry's kept weights per layer: those that its first finished seed ended with (masks may move between layers
+    from given densities too); else as given, or those that its first seed has now."""
     layers = layers_of(entry.space)
-    kept = entry.kept or next((run.kept for run in runs if run.kept), {})
+    ended = next((run.kept for run in runs if run.kept and run.status is Status.FINISHED), {})
+    kept = ended or entry.kept or next((run.kept for run in runs if run.kept), {})
     return Densities.from_counts(layers, kept) if kept else Densities(layers, (0,) * len(layers))
 
 

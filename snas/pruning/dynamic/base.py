@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from snas.pruning.goal import Goal
 
 
+SHORTEST = 10  # steps between updates, unless fewer are asked for
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """When it is.
@@ -73,9 +76,10 @@ class Clock:
         """Whether `every` steps are over again, counted from the training's begin; not before the first step.
 
         An epoch of fewer steps takes the place of `every`, so that a small data set has an update per epoch instead of
-        none at all.
+        none at all; but 10 steps do where an epoch has fewer than that, or updates would leave no time to learn (RigL's
+        take the place of a step: with one step per epoch it would hardly train at all).
         """
-        return self.step > 0 and self.step % min(every, self.steps_per_epoch) == 0
+        return self.step > 0 and self.step % min(every, max(self.steps_per_epoch, SHORTEST)) == 0
 
     def generator(self) -> torch.Generator:
         """Random numbers of this moment alone, so that a restored training draws the same ones; a CPU generator."""

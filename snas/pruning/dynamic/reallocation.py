@@ -58,7 +58,7 @@ class Dsr(Movement):
         fraction: share of the kept weights that should move at each update, in (0, 1).
         threshold: H at the begin, above 0 (0.001 in [Mostafa2019]).
         tolerance: relative difference from the wanted number that leaves H alone, in (0, 1) (0.1 in [Mostafa2019]).
-        every: steps between updates; at most an epoch.
+        every: steps between updates; at most an epoch (see `Clock.due`).
         until: share of the training after which nothing moves, in (0, 1] (0.8 in the authors' code for CIFAR).
 
     Raises:
@@ -109,7 +109,7 @@ class Dsr(Movement):
     def _survivors(self, support: Support, name: str, generator: torch.Generator) -> Tensor:
         """The layer's weights above the threshold; at least its largest."""
         weight, mask = support.weights[name].detach(), support.masks[name]
-        above = mask & (weight.abs() >= self._threshold)
+        above = mask & ~(weight.abs() < self._threshold)  # NaN stays, so that the loss tells it
         return above if bool(above.any()) else keep_largest(weight, mask, 1, generator=generator)
 
     def _adapt(self, removed: int, wanted: float) -> None:

@@ -55,7 +55,8 @@ class Set(Movement):
         for name, mask in support.masks.items():
             weight = support.weights[name].detach()
             stays = torch.zeros_like(mask)
-            for side in (mask & (weight >= 0), mask & (weight < 0)):
+            negative = weight < 0
+            for side in (mask & ~negative, mask & negative):  # NaN is on one side too, where it is told
                 size = int(torch.count_nonzero(side))
                 stays |= strongest(weight.abs(), size - int(self.zeta * size), among=side, generator=generator)
             gone = int(torch.count_nonzero(mask)) - int(torch.count_nonzero(stays))
@@ -78,7 +79,8 @@ class RigL(Movement):
 
     Args:
         fraction: f, share of a layer's weights that moves at the begin, in (0, 1) ([Evci2020] section 4: 0.3).
-        every: steps between updates ([Evci2020] section 4: 100); at most an epoch. The first comes after so many steps.
+        every: steps between updates ([Evci2020] section 4: 100); at most an epoch (see `Clock.due`). The first comes after
+            so many steps.
         until: share of the training after which nothing moves, in (0, 1] ([Evci2020] section 4: 0.75).
 
     Raises:
