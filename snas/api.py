@@ -342,7 +342,9 @@ def _with_length(registry: Registry, entry: Entry, bench: Bench) -> Entry:
     first = registry.find_key(origin)
     if first is not None and first.rule["epochs"] == epochs:
         return first
+    from snas.finals import epochs_of
+
     rule = {**entry.rule, "epochs": epochs}
-    return registry.add_entry(
-        replace(entry, key=f"{origin} @epochs {epochs}", rule=rule, environment=bench.environment)
-    )
+    longer = replace(entry, key=f"{origin} @epochs {epochs}", rule=rule, environment=bench.environment)
+    epochs_of(longer)  # raises where they are too few for the method, before there is a row
+    return registry.add_entry(longer)

@@ -41,7 +41,9 @@ def target_of(method: Method, density: float | None, space: SearchSpace, given: 
     if method.allocation == "dense":
         if density not in (None, 1) or given is not None:
             asked = "densities are given" if given is not None else f"density is {density}"
-            raise InputError(f"method 'dense' keeps every weight, but {asked}; leave them out")
+            raise InputError(
+                f"method 'dense' keeps every weight, but {asked}; leave {'them' if given is not None else 'it'} out"
+            )
         return total
     if given is not None:
         if density is not None:
@@ -134,6 +136,10 @@ def read_densities(source: str | int | Path | Mapping[str, Any], space: SearchSp
     text = str(source)
     if text.isdecimal() and len(text) < 20:
         entry = registry.find_entry(int(text))
+        if entry.cited:
+            raise InputError(
+                f"row {text} is a published figure, whose densities per layer are not known; choose another"
+            )
         runs = registry.runs(entry)
         recorded = densities_of(entry, runs)
         if [(layer.name, layer.shape) for layer in recorded.layers] != [

@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 from snas.errors import InputError
 
 T = TypeVar("T")
+_TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _PARTS = re.compile(r"(\D*)(\d*)")
 
 
@@ -91,10 +92,6 @@ class Family(Generic[T]):
         self._loaded = True
 
 
-def _natural(name: str) -> list[tuple[str, int]]:
-    return [(text, int(number or 0)) for text, number in _PARTS.findall(name)]
-
-
 def bind_arguments(function: Callable[..., Any], given: Mapping[str, Any], *, what: str) -> dict[str, Any]:
     """Convert `given` to the types of the function's keyword-only parameters.
 
@@ -148,7 +145,7 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
         return value
     try:
         if hint is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+            return _TRUTH[value.lower()]
         return hint(value)
     except (KeyError, ValueError, TypeError):
         raise InputError(f"{what} is {value!r}; expected a value of type {name}") from None

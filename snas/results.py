@@ -46,10 +46,17 @@ class Result:
         return self.row.validation_accuracy
 
     def build(self, *, seed: int = 0) -> nn.Module:
-        """Build the sparse network of final seed `seed` as it was before training: its initial weights, its mask.
+        """Build the network of final seed `seed` as it was before training: its initial weights, its first mask.
+
+        It is sparse if the method prunes before training. Where the mask moves in training, its layers may have other
+        densities than `densities`, which are those at the end; methods that prune after or during training begin dense
+        ("imp", "gradual" ...), and the trainable weights of "dct" begin at zero.
 
         Returns:
             A `torch.nn.Module` on the CPU whose masked weights are exactly zero.
+
+        Raises:
+            SnasError: if the mask is another one here than the recorded one.
 
         Example:
             >>> import snas, tempfile

@@ -7,7 +7,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -58,12 +58,14 @@ class Settings:
     label_smoothing: float = _rule("label_smoothing")
     augment: Augmentation = _rule("augment")
     precision: Precision = _rule("precision")
-    init: str = option("he", f"Initial weights: {', '.join(RULES)}.", panel=TRAINING)
+    init: str = option(
+        "he", f"Initial weights: {', '.join(RULES)}; normal:STD and truncated:STD set the deviation.", panel=TRAINING
+    )
     rescale: str = option(
         "auto", "Rescale initial weights by the masked fan-in: on, off; auto: for random masks.", panel=TRAINING
     )
-    first_layer: str = option("search", "Policy for the first layer: search its density, or keep it dense.")
-    last_layer: str = option("search", "Policy for the last layer: search its density, or keep it dense.")
+    first_layer: str = option("search", "First layer: search (a density as the others have), or dense.")
+    last_layer: str = option("search", "Last layer: search (a density as the others have), or dense.")
     seed: int = option(0, "Seed of everything random.", panel=RUN)
     final_seeds: int = option(3, "Seeds on which each final network is trained from scratch; 0: none.", panel=RUN)
     device: str = option("auto", "auto, cpu, cuda or mps.", panel=RUN)
@@ -206,6 +208,19 @@ def split_list(what: str, text: str, *, example: str) -> list[str]:
         wrong = "is empty" if len(items) == 1 else f"is {text!r}, whose item {items.index('') + 1} is empty"
         raise InputError(f"{what} {wrong}; expected items with commas between, as in {example}")
     return items
+
+
+def listed(values: Any) -> str:
+    """Methods or densities as the text that `split_list` takes apart; numbers keep all their digits.
+
+    Example:
+        >>> listed(["snip", "erk"]), listed([0.1, 0.05]), listed(0.1), listed("snip,erk")
+        ('snip,erk', '0.1,0.05', '0.1', 'snip,erk')
+    """
+    if isinstance(values, str):
+        return values
+    items = values if isinstance(values, Iterable) else [values]
+    return ",".join(repr(float(item)) if isinstance(item, numbers.Real) else str(item) for item in items)
 
 
 def read_density(text: str) -> float:

@@ -11,11 +11,13 @@ from torch import nn
 
 from snas.baselines import describe_baseline, enter, read_densities, target_of
 from snas.bench import open_bench
+from snas.citations.figures import Citation, as_entry
 from snas.densities import Densities
 from snas.errors import InputError
 from snas.finals import train_entry
 from snas.listener import Listener
 from snas.pruning.methods import open_method
+from snas.ranking import make_row
 from snas.registry import Registry
 from snas.search_spaces.base import SearchSpace
 from snas.settings import PruneSettings
@@ -197,6 +199,31 @@ def test_rows_that_cannot_give_densities(registry, space):
     for text in ("\u00b2", "9" * 5000, "-1", ""):  # a digit that is no number, one that is no id, none at all
         with pytest.raises(InputError, match="expected the id of a row, or a file"):
             read_densities(text, space, registry)
+
+
+def test_densities_of_a_mask_that_moves_are_those_of_its_end(registry, space):
+    bench = open_bench(PruneSettings(dataset="digits", epochs=2, threads=1), space=space)
+    given = Densities(space.layers, COUNTS)
+    entry = enter(registry, bench, "dsr:every=5:threshold=0.1", given, seed=0, name=None)
+    run = registry.add_run(entry, 0, seed=0)  # begun, and interrupted
+    registry.set_kept(run, given.counts)
+    with pytest.raises(InputError, match=f"row {entry.id} trains with a mask that moves .* snas train {entry.id}"):
+        read_densities(entry.id, space, registry)
+    train_entry(registry, entry, bench, seeds=1, listener=Listener())
+    (ended,) = registry.runs(entry)
+    assert ended.kept != given.counts  # else the test shows nothing
+    assert make_row(registry, entry).layers == tuple(
+        (layer.name, ended.kept[layer.name], layer.total) for layer in space.layers
+    )
+    assert read_densities(entry.id, space, registry).counts == ended.kept
+
+
+def test_published_figures_have_no_densities_per_layer(registry, space):
+    figure = Citation(space="small", dataset="d", method="snip", density=0.1, accuracy=0.9, source="a table")
+    registry.cite([as_entry(figure)])
+    (entry,) = registry.entries()
+    with pytest.raises(InputError, match=f"row {entry.id} is a published figure"):
+        read_densities(entry.id, space, registry)
 
 
 @pytest.mark.parametrize("method", ["snip", "magnitude", "random", "er"])

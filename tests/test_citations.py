@@ -223,7 +223,7 @@ def test_figures_of_sparse_momentum_are_those_of_its_repository():
     for method, row in {
         "snfs": (98.67, 98.53, 98.20, 97.53),
         "set": (98.39, 98.14, 97.74, 95.80),
-        "deep-r": (98.19, 98.06, 98.21, 94.00),
+        "deepr": (98.19, 98.06, 98.21, 94.00),
     }.items():
         found = [accuracies["lenet-300-100", method, sparsity] for sparsity in (90.0, 95.0, 98.0, 99.0)]
         assert found == list(row), method

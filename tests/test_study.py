@@ -220,6 +220,13 @@ def test_the_search_sees_no_test_data(monkeypatch):
         snas.search(space(), strategy="random", **SMALL)
 
 
+def test_built_network_of_a_method_that_prunes_later_is_dense():
+    settings = {name: SMALL[name] for name in ("epochs", "registry") if name in SMALL}
+    result = snas.prune(space(), method="gradual", density=0.3, final_seeds=1, **settings)
+    kept = sum(int((parameter != 0).sum()) for parameter in result.build().parameters() if parameter.ndim > 1)
+    assert result.densities.kept_weights < kept == result.densities.total_weights
+
+
 def test_built_network_has_the_recorded_mask_and_zero_weights():
     result = snas.search(space(), strategy="random", **SMALL)
     with Registry("r.db") as registry:

@@ -21,7 +21,7 @@ WHAT = ("spaces", "strategies", "methods", "datasets", "masks", "allocations", "
 _METHOD_SETTINGS = (
     "Any method takes settings in its name, as in snip:target=uniform or rigl:every=50: the options above, and score, "
     "allocation, iterations, examples (0: the whole training set), target (labels, uniform, raw, softmax), control "
-    "(shuffle, redraw, invert), initialization, isometry (frobenius, spectral), rescale."
+    "(shuffle, redraw, invert), initialization, isometry (frobenius, spectral), rescale (yes, no)."
 )
 
 
@@ -39,6 +39,8 @@ def list_plugins(
         from snas.pruning.methods import methods, static_names
 
         items += [(name, methods.get(name).help, {}) for name in static_names() if name not in family.names()]
+    if what == "allocations":
+        items.append(("global", "No allocation beforehand: the best scores of all layers together.", {}))
     if format == "json":
         print_json({what: [{"name": name, "help": text, "options": options} for name, text, options in items]})
         return

@@ -98,7 +98,8 @@ class Terminal(Listener):
     def on_run_epoch(self, entry: Entry, seed: int, report: Report) -> None:
         """Move the bar."""
         self._done += 1
-        self._show(f"{entry.method} seed {seed} epoch {report.epoch}, validation {report.validation_accuracy:.2%}")
+        epoch = f"epoch {report.epoch} of {epochs_of(entry)}"
+        self._show(f"{entry.method} seed {seed} {epoch}, validation {report.validation_accuracy:.2%}")
 
     def on_run_end(self, entry: Entry, seed: int, *, test_accuracy: float | None, reason: str | None) -> None:
         """Say the result in a line that stays."""
@@ -142,7 +143,7 @@ class SweepTerminal(Terminal):
         """Say how much there is to do and start the bar."""
         self._planned, self._done = epochs, trained
         known = f", {finished} of them trained already" if finished else ""
-        self._say(f"sweep: {networks} networks, {epochs} epochs in all{known}")
+        self._say(f"sweep: {networks} networks{known}; {epochs} epochs in all")
 
     def on_entry(self, entry: Entry, *, seeds: int, done: int) -> None:
         """Show what is next; what was done before is counted already."""

@@ -14,7 +14,7 @@ from snas.settings import PruneSettings
 
 @flags_of(PruneSettings)
 def prune(given: dict[str, Any], *, config: Config = None, format: Format = "table", quiet: Quiet = False) -> None:
-    """Train one baseline: a network pruned by a rule before training."""
+    """Train one baseline: a network pruned by a method before, during or after training."""
     check_format(format)
     values = with_config(given, config, PruneSettings)
     PruneSettings(**values)

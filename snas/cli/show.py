@@ -73,7 +73,7 @@ def print_row(row: Row) -> None:
     console.print(
         f"test % {spread(row.test_accuracy, row.test_std, row)}, "
         f"validation % {spread(row.validation_accuracy, row.validation_std, row)}; "
-        f"{row.epochs} epochs each, {row.epochs_spent:,} epochs and {duration(row.seconds)} spent in all"
+        f"{epochs(row.epochs)} each, {epochs(row.epochs_spent)} and {duration(row.seconds)} spent in all"
     )
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("layer")
@@ -94,10 +94,20 @@ def _print_cited(row: Row, entry: Entry) -> None:
     total = f" of {row.total_weights:,}" if row.total_weights else ""
     weights = f"{row.kept_weights:,}{total} weights, " if row.kept_weights else ""
     console.print(f"{weights}density {row.density:.3%}, {row.compression:.2f}x smaller")
-    length = f"; {row.epochs} epoch{'' if row.epochs == 1 else 's'}" if row.epochs else ""
+    length = f"; {epochs(row.epochs)}" if row.epochs else ""
     console.print(f"test % {spread(row.test_accuracy, row.test_std, row)}{length}")
     for title, value in (("source", clean(entry.source)), ("recorded", entry.created)):
         console.print(Text.assemble((f"{title:<12}", "bold"), value), soft_wrap=True)
+
+
+def epochs(number: int) -> str:
+    """A number of epochs in words.
+
+    Example:
+        >>> epochs(1), epochs(1200)
+        ('1 epoch', '1,200 epochs')
+    """
+    return f"{number:,} epoch{'' if number == 1 else 's'}"
 
 
 def bar(fraction: float) -> str:

@@ -18,7 +18,7 @@ from rich.text import Text
 from snas.cli.options import Config, Format, Quiet, flags_of, with_config
 from snas.cli.tables import check_format, print_json, results_console
 from snas.errors import SnasError
-from snas.settings import SweepSettings
+from snas.settings import SweepSettings, listed
 
 if TYPE_CHECKING:
     from snas.sweeps.result import SweepResult
@@ -46,6 +46,9 @@ def sweep(
     """Train a whole table, every method at every density, and compare the methods in pairs. Resumable."""
     check_format(format)
     values = with_config(given, config, SweepSettings)
+    for name in ("methods", "densities"):
+        if isinstance(values.get(name), (list, float)):
+            values[name] = listed(values[name])
     SweepSettings(**values)
     from snas.cli.progress import SweepTerminal
     from snas.exports import write_export

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from snas.errors import InputError
@@ -20,6 +20,7 @@ from snas.pruning.scores import Target, scores
 
 Isometry = Literal["none", "frobenius", "spectral"]
 Offset = Literal["none", "dct"]
+WITHOUT_DATA = ("random", "magnitude", "synflow")  # scores
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ def open_method(text: str) -> Method:
         key, equals, value = setting.partition("=")
         if not equals or not key or not value:
             raise InputError(f"method {text!r}: {setting!r} is no setting; expected name:key=value:key=value")
-        given[key.replace("-", "_")] = value
+        key = key.replace("-", "_")
+        if key in given:
+            raise InputError(f"method {text!r} sets {key} twice; give it once")
+        given[key] = value
     return _with_settings(method, given)
 
 
@@ -166,15 +170,19 @@ def _adjust(
 
 
 def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
-    """The method with settings from its text, under a name that tells them."""
+    """The method with settings from its text, under a name that tells those that change it, each in one spelling."""
     mover = movements.get(method.movement) if method.movement else None
     moving = {key: value for key, value in given.items() if mover and key in mover.__dataclass_fields__}  # type: ignore[attr-defined]
     own = {key: value for key, value in given.items() if key not in moving}
     what = f"method {method.name!r}"
     changes = bind_arguments(_adjust, own, what=what) if own else {}
+    usual = {key: getattr(method, key) for key in changes}
     options = dict(method.options)
+    chosen: dict[str, Any] = {}
     if mover is not None and moving:
-        options |= bind_arguments(mover, moving, what=what)
+        chosen = bind_arguments(mover, moving, what=what)
+        usual |= {item.name: item.default for item in fields(mover) if item.name in chosen} | options  # type: ignore[arg-type]
+        options |= chosen
         mover(**options)
     if "score" in changes:
         scores.get(changes["score"])
@@ -183,7 +191,8 @@ def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
     for key, low in (("iterations", 1), ("examples", 0)):
         if changes.get(key, low) < low:
             raise InputError(f"{what}: {key} is {changes[key]}; expected an integer of at least {low}")
-    filed = ":".join([method.name, *(f"{key}={given[key]}" for key in sorted(given))])
+    told = {key: value for key, value in (changes | chosen).items() if value != usual[key]}
+    filed = ":".join([method.name, *(f"{key}={told[key]}" for key in sorted(told))])
     adjusted = replace(method, **changes, options=options, name=filed)
     if adjusted.allocation in ("given", "dense") and "allocation" in changes:
         raise InputError(f"{what}: allocation {adjusted.allocation!r} cannot be set; --densities-from gives densities")
@@ -191,13 +200,28 @@ def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
         from snas.pruning.allocations import allocations
 
         allocations.get(adjusted.allocation)
-    if adjusted.control == "redraw" and adjusted.starts_dense:
+    if adjusted.control == "redraw" and "rewind" in options:
         raise InputError(f"{what} rewinds its weights itself; instead of control=redraw set rewind=redraw")
-    if adjusted.offset != "none":
-        idle = [key for key in ("score", "iterations", "initialization", "isometry") if key in changes]
-        if idle or adjusted.control in ("redraw", "invert"):
-            setting = idle[0] if idle else f"control={adjusted.control}"
-            raise InputError(
-                f"{what} starts with sparse weights of zero, on which {setting} has no effect; leave it out"
-            )
+    for reason, idle in _without_effect(adjusted):
+        for setting in (*changes, f"control={adjusted.control}"):
+            if setting in idle:
+                raise InputError(f"{what} {reason}, on which {setting} has no effect; leave it out")
     return adjusted
+
+
+def _without_effect(method: Method) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Settings that would change a method's name and nothing else, which a table would show as a finding; and why."""
+    if method.allocation == "dense":
+        keys = ("score", "iterations", "examples", "target", "rescale", "control=shuffle", "control=invert")
+        yield "keeps all weights", (*keys, "control=redraw")
+    elif method.starts_dense:  # what examples a score takes later is an option of the movement
+        yield "starts with all weights", ("iterations", "examples", "target", "rescale", "control=redraw")
+    elif method.offset != "none":
+        keys = ("score", "iterations", "initialization", "isometry", "rescale", "control=redraw", "control=invert")
+        yield "starts with sparse weights of zero", keys
+    elif method.isometry != "none":
+        yield "is followed by approximate isometry", ("rescale",)
+    if method.score == "random":
+        yield "has random scores", ("control=invert",)
+    if method.score in WITHOUT_DATA:
+        yield f"has the score {method.score!r}, which looks at no data", ("examples", "target")

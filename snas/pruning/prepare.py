@@ -88,7 +88,10 @@ def prepare(
     else:
         refuse_empty(masks.kept)
     if method.control == "redraw":
-        initialize(model, rule=rule, nonlinearity=nonlinearity, generator=_generator(seed, Stream.REDRAW))
+        generator = _generator(seed, Stream.REDRAW)
+        if rule == "as-built":  # the constructor draws
+            model.load_state_dict(space.build(generator=generator).state_dict())
+        initialize(model, rule=rule, nonlinearity=nonlinearity, generator=generator)
     if method.isometry != "none":
         enforce_isometry(model, masks, nonlinearity=nonlinearity, norm=method.isometry)
     elif (method.rescale if rescale is None else rescale) and not method.starts_dense:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from snas.errors import InputError
 from snas.listener import Listener
 from snas.registry import Registry
 from snas.search_spaces.base import SearchSpace
-from snas.settings import SweepSettings, registry_path
+from snas.settings import SweepSettings, listed, registry_path
 from snas.sweeps.plan import make_plan, open_methods
 from snas.sweeps.result import SweepResult, read_result
 from snas.sweeps.run import announce, train_places
@@ -76,8 +75,8 @@ def sweep(
         settings,
         space=space,
         dataset=dataset,
-        methods=_listed(methods),
-        densities=None if densities is None else _listed(densities),
+        methods=listed(methods),
+        densities=None if densities is None else listed(densities),
         densities_from=densities_from if isinstance(densities_from, (str, Path)) else None,
         seeds=seeds,
         reference=reference,
@@ -101,11 +100,3 @@ def sweep(
         else:
             train_places(registry, bench, plan.places, seeds=chosen.seeds, listener=listener)
         return read_result(registry, bench, plan, seeds=chosen.seeds, wall_seconds=time.perf_counter() - started)
-
-
-def _listed(values: Any) -> str:
-    """A list as text with commas between; numbers keep all their digits."""
-    if isinstance(values, str):
-        return values
-    items = values if isinstance(values, Iterable) else [values]
-    return ",".join(repr(float(item)) if isinstance(item, Real) else str(item) for item in items)

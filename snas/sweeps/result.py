@@ -156,7 +156,10 @@ class SweepResult:
         for cell in self.cells:
             if cell.method == method and cell.density in (None, density) and density in self.densities:
                 return cell
-        raise InputError(f"the sweep has no method {method!r} at density {density}; it has {self.methods}")
+        densities = ", ".join(f"{one:g}" for one in self.densities)
+        raise InputError(
+            f"the sweep has no method {method!r} at density {density}; it has {', '.join(self.methods)} at {densities}"
+        )
 
     def best(self, density: float) -> Cell | None:
         """The pruned cell with the highest mean of a column; None where every one lacks seeds."""
@@ -175,6 +178,12 @@ class SweepResult:
         from snas.sweeps.tables import grid
 
         return grid(self, error=error)
+
+    def _repr_markdown_(self) -> str:
+        """The tables, as a notebook shows them."""
+        from snas.sweeps.export import sweep_text
+
+        return sweep_text(self, ".md")
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values, as `--format json` prints it; accuracies are fractions."""

@@ -54,7 +54,7 @@ def notes(result: SweepResult) -> list[str]:
     """What has to be said below the table."""
     reference = "its column's best" if result.reference is None else clean(result.reference)
     lines = []
-    if any(cell.density is not None for cell in result.cells):
+    if any(result.best(density) for density in result.densities):
         lines.append(f"{BEST} best pruned mean of its column, marked by these same figures")
     if any(one.indistinct for one in result.comparisons):
         lines.append(f"{INDISTINCT} not distinguishable from {reference}: paired t test, adjusted p of {LEVEL} or more")
@@ -95,8 +95,9 @@ def comparison_notes(result: SweepResult) -> list[str]:
     """What has to be said below the comparisons."""
     if not result.comparisons:
         return []
-    seeds = f"{result.seeds} seed{'' if result.seeds == 1 else 's'}"
-    smallest = f"the smallest p of the signed-rank test is {p_text(smallest_p(result.seeds))} with {seeds}"
+    if result.seeds == 1:
+        return ["one seed has no spread to test a difference by; give more --seeds"]
+    smallest = f"the smallest p of the signed-rank test is {p_text(smallest_p(result.seeds))} with {result.seeds} seeds"
     return [f"two-sided paired tests; Holm: adjusted over the methods of one density; {smallest}"]
 
 

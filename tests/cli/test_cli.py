@@ -109,7 +109,18 @@ def test_prune_prints_its_row(capsys):
     assert value["wall_seconds"] > 0
 
 
-@pytest.mark.parametrize("what", ["spaces", "strategies", "methods", "datasets", "masks", "evaluators"])
+def test_a_training_too_short_for_its_method_leaves_no_row(capsys):
+    base = ["--space", "lenet-300-100", "--method", "imp-rewind:rounds=1", "--density", "0.1", "--epochs", "2"]
+    code, out, _ = run(capsys, "prune", *base, "--final-seeds", "1", "--quiet", "--format", "json")
+    assert code == 0
+    row = json.loads(out)["id"]
+    code, _, err = run(capsys, "train", str(row), "--epochs", "1", "--quiet")
+    assert (code, err) == (2, "snas: rewind is 1; expected fewer than the 1 epochs of the training\n")
+    groups = json.loads(run(capsys, "leaderboard", "--format", "json")[1])["groups"]
+    assert [item["id"] for group in groups for item in group["rows"]] == [row]
+
+
+@pytest.mark.parametrize("what", ["spaces", "strategies", "methods", "datasets", "masks", "allocations", "evaluators"])
 def test_lists_have_a_line_of_help_for_everything(capsys, what):
     code, out, _ = run(capsys, "list", what, "--format", "json")
     assert code == 0

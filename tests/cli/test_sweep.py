@@ -88,6 +88,17 @@ def test_settings_come_from_a_file_too(capsys, tmp_path):
     assert [(cell["method"], len(cell["accuracies"])) for cell in value["cells"]] == [("er", 1)]
 
 
+def test_lists_in_a_file_may_be_lists(capsys, tmp_path):
+    (tmp_path / "s.toml").write_text('methods = ["er", "random"]\ndensities = [0.1, 0.05]\nseeds = 1\n')
+    value = json.loads(run(capsys, "sweep", *FAST, "--config", "s.toml", "--format", "json")[1])
+    assert [(cell["method"], cell["density"]) for cell in value["cells"]] == [
+        ("er", 0.1), ("random", 0.1), ("er", 0.05), ("random", 0.05),
+    ]  # fmt: skip
+    (tmp_path / "s.toml").write_text('methods = ["er"]\ndensities = [[0.1]]\n')
+    code, out, err = run(capsys, "sweep", *FAST, "--config", "s.toml")
+    assert (code, out, err) == (2, "", "snas: density is '[0.1]'; expected 0 < density <= 1\n")
+
+
 @pytest.mark.parametrize("width", [30, 60, 80])
 def test_narrow_terminals_get_several_tables_of_few_columns(width):
     grid = [["method", *(f"0.{number}" for number in range(1, 8))], ["rigl:every=50", *["97.42 ± 0.31"] * 7]]

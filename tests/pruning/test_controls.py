@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,8 +20,8 @@ _DRAW = torch.Generator().manual_seed(5)
 BATCH = Batch(torch.randn(40, 1, 6, 6, generator=_DRAW), torch.randint(4, (40,), generator=_DRAW))
 
 
-def made(method: str) -> Sparse:
-    return prepare(SPACE, open_method(method), 500, BATCH, seed=3)
+def made(method: str, initialization: str = "he") -> Sparse:
+    return prepare(SPACE, open_method(method), 500, BATCH, seed=3, initialization=initialization)
 
 
 def weights(sparse: Sparse) -> dict[str, torch.Tensor]:
@@ -42,8 +43,9 @@ def test_shuffling_keeps_each_layers_count_and_moves_the_weights():
     assert abs(overlap(plain, shuffled) - expected) < 0.1 < 1 - expected  # as two independent masks overlap
 
 
-def test_redrawing_keeps_the_mask_and_changes_every_kept_weight():
-    plain, redrawn = made("snip"), made("snip:control=redraw")
+@pytest.mark.parametrize("initialization", ["he", "orthogonal", "as-built"])
+def test_redrawing_keeps_the_mask_and_changes_every_kept_weight(initialization: str):
+    plain, redrawn = made("snip", initialization), made("snip:control=redraw", initialization)
     assert redrawn.masks == plain.masks
     for name, weight in weights(redrawn).items():
         mask = plain.masks[name]

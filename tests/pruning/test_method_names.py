@@ -23,6 +23,19 @@ def test_the_order_of_settings_does_not_matter():
     assert open_method("snip:examples=5:target=raw") == open_method("snip:target=raw:examples=5")
 
 
+def test_one_setting_has_one_name():
+    assert open_method("rigl:fraction=.50:every=020").name == "rigl:every=20:fraction=0.5"
+    assert open_method("snip:rescale=on").name == open_method("snip:rescale=yes").name == "snip:rescale=True"
+    assert open_method(open_method("snip:rescale=on").name).rescale
+
+
+def test_what_is_so_anyway_is_not_in_the_name():
+    assert open_method("rigl:every=100:fraction=0.3").name == "rigl"
+    assert open_method("imp:rounds=5:rewind=init").name == "imp"
+    assert open_method("imp-rewind:rewind=1:rounds=2").name == "imp-rewind:rounds=2"
+    assert open_method("snip:examples=128").name == "snip"
+
+
 def test_a_value_may_hold_a_colon():
     assert open_method("snip:initialization=normal:0.02:examples=7").initialization == "normal:0.02"
 
@@ -49,6 +62,8 @@ def test_the_training_length_is_that_of_the_movement():
         ("snip:", "unknown method 'snip:'"),
         ("snip:=3", "is no setting"),
         ("snip:examples=", "is no setting"),
+        ("snip:examples=5:examples=6", "sets examples twice"),
+        ("erk:control=invert", "has random scores, on which control=invert has no effect"),
         ("snip:exampels=3", "has no argument 'exampels'"),
         ("snip:examples=-1", "examples is -1"),
         ("snip:examples=many", "expected a value of type int"),
@@ -63,6 +78,16 @@ def test_the_training_length_is_that_of_the_movement():
         ("imp:control=redraw", "rewind=redraw"),
         ("dct:control=redraw", "control=redraw has no effect"),
         ("dct:score=snip", "score has no effect"),
+        ("erk:target=uniform", "looks at no data, on which target has no effect"),
+        ("synflow:examples=0", "looks at no data, on which examples has no effect"),
+        ("dct:rescale=true", "rescale has no effect"),
+        ("ldi:rescale=true", "rescale has no effect"),
+        ("dense:score=snip", "keeps all weights, on which score has no effect"),
+        ("dense:control=invert", "control=invert has no effect"),
+        ("gradual:control=redraw", "starts with all weights, on which control=redraw has no effect"),
+        ("gradual:examples=0", "examples has no effect"),
+        ("imp:iterations=5", "iterations has no effect"),
+        ("imp:score=snip:target=uniform", "target has no effect"),
     ],
 )
 def test_wrong_names_say_what_is_allowed(text: str, reason: str):

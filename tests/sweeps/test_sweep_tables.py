@@ -64,6 +64,25 @@ def test_table_has_means_spreads_marks_and_what_is_missing():
     assert subtitle(result(), error=False) == "test accuracy %, mean ± standard deviation over 3 seeds; 2 epochs"
 
 
+def test_marks_are_explained_only_where_there_are_some():
+    lost = result([cell("er", 0.1, [], missing=3)], methods=("er",), densities=(0.1,))
+    assert [line for line in notes(lost) if line.startswith("*")] == []
+    assert [line for line in notes(result()) if line.startswith("*")] != []
+
+
+def test_a_notebook_shows_the_tables():
+    assert result()._repr_markdown_() == sweep_text(result(), ".md")
+    assert "| er | 92.00 ± 2.65 ≈ | 82.00 ± 2.65 \\* |" in result()._repr_markdown_()
+
+
+def test_one_seed_is_no_test():
+    one = [cell("er", 0.1, [0.9]), cell("snip", 0.1, [0.8])]
+    single = replace(result(one, methods=("er", "snip"), densities=(0.1,)), seeds=1)
+    assert comparison_notes(single) == ["one seed has no spread to test a difference by; give more --seeds"]
+    assert comparison_grid(single, 0.1)[1][:3] == ["snip", "-10.00", "-"]
+    assert "with 3 seeds" in comparison_notes(result())[0]
+
+
 def test_errors_are_what_accuracies_lack():
     shown = result().table(error=True)
     assert shown[1][1] == "2.00 ± 1.00"

@@ -79,8 +79,8 @@ class RigL(Movement):
 
     Args:
         fraction: f, share of a layer's weights that moves at the begin, in (0, 1) ([Evci2020] section 4: 0.3).
-        every: steps between updates ([Evci2020] section 4: 100); at most an epoch (see `Clock.due`). The first comes after
-            so many steps.
+        every: steps between updates ([Evci2020] section 4: 100); at most an epoch (see `Clock.due`). The first comes
+            after so many steps.
         until: share of the training after which nothing moves, in (0, 1] ([Evci2020] section 4: 0.75).
 
     Raises:

@@ -55,6 +55,13 @@ def test_dsr_empties_no_layer_and_leaves_pinned_ones_their_number(make_support, 
     assert support.moved
 
 
+def test_dsr_leaves_nan_to_the_loss_instead_of_pruning_it(make_support, goal_of, at):
+    support = make_support({"a": [[1.0, 0.001, float("nan")] + [0.0] * 40]})
+    Dsr(threshold=0.01, every=1).after_step(support, goal_of(support), at(1))
+    assert support.weights["a"].isnan().nonzero().tolist() == [[0, 2]]
+    assert support.kept() == {"a": 3}
+
+
 def test_dsr_moves_when_it_is_time_and_not_after(make_support, goal_of, at):
     support = make_support({"a": [[1.0] * 5 + [0.0001] * 5 + [0.0] * 90]})
     times = []

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from snas.errors import InputError
+from snas.errors import DivergedError, InputError
 from snas.pruning.dynamic.regrowth import RigL, Set
 
 
@@ -76,6 +76,12 @@ def test_set_takes_new_weights_that_never_moved_away_first(make_support, goal_of
     Set(zeta=0.3).after_epoch(support, goal_of(support), at(10))
     assert support.masks["a"][0, 1:4].all()
     assert int(support.masks["a"].sum()) == 4
+
+
+def test_set_tells_nan_instead_of_pruning_it(make_support, goal_of, at):
+    support = make_support({"a": [[1.0, 2.0, float("nan"), 4.0] + [0.0] * 40]})
+    with pytest.raises(DivergedError, match="is NaN where the mask is to move"):
+        Set().after_epoch(support, goal_of(support), at(10))
 
 
 def test_set_rests_after_the_last_epoch(make_support, goal_of, at):

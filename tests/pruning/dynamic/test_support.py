@@ -113,6 +113,9 @@ def test_time_is_told_in_steps_and_shares():
 
     assert [step for step in range(41) if clock(step).due(4)] == [*range(4, 41, 4)]
     assert [step for step in range(41) if clock(step).due(100)] == [10, 20, 30, 40]  # an epoch is the longest wait
+    tiny = [Clock(step, 0, step, steps_per_epoch=1, epochs=40, learning_rate=0.1, seed=0) for step in range(41)]
+    assert [one.step for one in tiny if one.due(100)] == [10, 20, 30, 40]  # of an epoch of one step, ten are
+    assert [one.step for one in tiny if one.due(2)] == [*range(2, 41, 2)]  # unless fewer are asked for
     assert [clock(step).progress for step in (0, 10, 40)] == [0, 0.25, 1]
     assert clock(100, place=20).progress == 0.5
     draws = {int(torch.randint(2**40, (), generator=clock(step).generator())) for step in (1, 1, 2, 3)}
