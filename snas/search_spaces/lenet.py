@@ -76,8 +76,8 @@ def lenet_300_100(input_shape: Sequence[int], classes: int) -> SearchSpace:
 def lenet_5_caffe(input_shape: Sequence[int], classes: int) -> SearchSpace:
     """LeNet-5 as in Caffe's example: 20 and 50 5x5 filters, 500 hidden units; 430,500 weights on MNIST.
 
-    Every hidden layer is followed by ReLU, where Caffe's example has one after the hidden linear layer only. Unless it is
-    set the learning rate is 0.02: at 0.1, as in [Lee2019], the dense network stays at chance on MNIST from He weights.
+    Every hidden layer is followed by ReLU, where Caffe's example has one after the hidden linear layer only. The
+    default learning rate is 0.02: at 0.1, as in [Lee2019], the dense network stays at chance on MNIST from He weights.
 
     Args:
         input_shape: (channels, height, width) of one image, at least 13 x 13 pixels.
