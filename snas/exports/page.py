@@ -86,10 +86,20 @@ def escape_html(text: str) -> str:
 
 
 def html_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
-    """One page without scripts; its policy lets a browser load nothing and apply only the style sheet in it."""
+    """The leaderboard as one page."""
+    return html_page("Leaderboard", header, "".join(map(_html_group, groups)) or "<p>No results yet.</p>\n")
+
+
+def html_page(name: str, header: Mapping[str, str], sections: str) -> str:
+    """One page without scripts; its policy lets a browser load nothing and apply only the style sheet in it.
+
+    Args:
+        name: its title.
+        header: names and values below the title.
+        sections: the rest, safe already.
+    """
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    sections = "".join(map(_html_group, groups)) or "<p>No results yet.</p>\n"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -97,11 +107,11 @@ def html_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
-<title>Leaderboard</title>
+<title>{escape_html(name)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
-<h1>Leaderboard</h1>
+<h1>{escape_html(name)}</h1>
 {_html_pairs(header)}{sections}</body>
 </html>
 """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +13,7 @@ from snas.errors import InputError
 from snas.exports.data import escape_spreadsheet
 from snas.exports.latex import escape_latex
 from snas.exports.markdown import escape_markdown
-from snas.exports.page import STYLE, escape_html
+from snas.exports.page import escape_html, html_page
 from snas.sweeps.result import Cell, SweepResult
 from snas.sweeps.tables import (
     INDISTINCT,
@@ -120,30 +118,8 @@ def _tex_line(cells: Sequence[str]) -> str:
 
 
 def _html(result: SweepResult, *, error: bool) -> str:
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    name = escape_html(headline(result))
-    header = "".join(
-        f"<dt>{escape_html(key)}</dt><dd>{escape_html(text)}</dd>\n" for key, text in _header(result).items()
-    )
     sections = "".join(_html_section(*section) for section in _sections(result, error=error))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{name}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{name}</h1>
-<dl>
-{header}</dl>
-{sections}</body>
-</html>
-"""
+    return html_page(headline(result), _header(result), sections)
 
 
 def _html_section(title: str, table: Sequence[Sequence[str]], below: Sequence[str]) -> str:
