@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import snas
 from snas.cli.main import app
-from snas.pruning.methods import methods
+from snas.pruning.dynamic.base import movements
+from snas.pruning.methods import Method, methods
 from snas.pruning.scores import scores
 from snas.search_spaces.base import spaces
 from snas.strategies.base import strategies
@@ -53,6 +55,26 @@ def test_the_recipe_for_a_strategy_keeps_the_contract():
     exec("import numpy as np\n" + code, namespace)
     assert len(code.strip().splitlines()) <= 10
     check_strategy(namespace["Mine"])
+
+
+def test_the_recipe_for_a_movement_makes_a_baseline(tmp_path):
+    code = re.search(r"```python\n(@movements\.register.*?)```", ARCHITECTURE, re.DOTALL)[1]
+    imports = "from dataclasses import dataclass\nfrom snas.pruning.dynamic.base import Movement, movements\n"
+    exec(imports + "from snas.pruning.dynamic.picking import draw\n" + code, {"__name__": __name__})
+    methods.register("mine")(Method("mine", "random", "erk", movement="mine"))
+    try:
+        result = snas.prune(
+            "lenet-300-100",
+            method="mine:every=5",
+            density=0.1,
+            epochs=1,
+            final_seeds=1,
+            registry=str(tmp_path / "snas.db"),
+        )
+    finally:
+        del movements._members["mine"], methods._members["mine"]
+    assert result.row.method == "mine:every=5"
+    assert result.densities.kept_weights == result.row.kept_weights == 5020
 
 
 def test_the_root_shows_the_three_families_as_links():
