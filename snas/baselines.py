@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from snas.bench import Bench
 from snas.densities import Densities, check_density
 from snas.errors import InputError
+from snas.layers.dct import require_offsets
 from snas.pruning.allocations import kept_from_density
 from snas.pruning.methods import Method, open_method
 from snas.pruning.prepare import make_goal
@@ -35,7 +38,7 @@ def target_of(method: Method, density: float | None, space: SearchSpace, given: 
         given: kept weights per layer.
 
     Raises:
-        InputError: for a missing, superfluous or impossible density.
+        InputError: for a missing, superfluous or impossible density, or layers that the method does not take.
     """
     total = space.total_weights
     if method.allocation == "dense":
@@ -45,6 +48,8 @@ def target_of(method: Method, density: float | None, space: SearchSpace, given: 
                 f"method 'dense' keeps every weight, but {asked}; leave {'them' if given is not None else 'it'} out"
             )
         return total
+    if method.offset != "none":
+        require_offsets(space.build(generator=torch.Generator().manual_seed(0)), space.layers)
     if given is not None:
         if density is not None:
             raise InputError(f"density is {density}, but densities are given for each layer; leave one of the two out")

@@ -85,6 +85,24 @@ def test_given_densities_do_not_contradict_pinned_layers():
         target_of(open_method("er"), None, space, Densities(space.layers, COUNTS))
 
 
+def test_layers_that_a_method_does_not_take_are_refused_before_anything_is_trained():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(4, 8, batch_first=True)
+            self.out = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(self.rnn(x)[0][:, -1])
+
+    recurrent = SearchSpace.from_model(Reader, input_shape=(5, 4), name="reader")
+    method = open_method("dct")
+    for density, given in ((0.5, None), (None, Densities.dense(recurrent.layers))):
+        with pytest.raises(InputError, match="rnn.weight_ih_l0' cannot have a cosine offset"):
+            target_of(method, density, recurrent, given)
+    assert target_of(open_method("erk"), 0.5, recurrent, None) == recurrent.total_weights // 2
+
+
 def test_rows_are_told_apart_by_all_that_makes_them(registry, space):
     bench = open_bench(PruneSettings(dataset="digits", epochs=1, threads=1), space=space)
     longer = open_bench(PruneSettings(dataset="digits", epochs=2, threads=1), space=space)

@@ -127,6 +127,12 @@ def add_offsets(model: nn.Module, layers: Sequence[Layer]) -> None:
         _begin(cast("DCTLinear | DCTConv2d", module))
 
 
+def require_offsets(model: nn.Module, layers: Sequence[Layer]) -> None:
+    """Raise InputError unless each of the layers can have an offset; see `add_offsets`."""
+    for layer in layers:
+        _owner(model, layer)
+
+
 def cosine_transform(x: Tensor, size: int) -> Tensor:
     """The first coefficients of the orthonormal DCT-II of x, padded with zeros where they are more than its length.
 
