@@ -98,7 +98,7 @@ def test_layers_that_a_method_does_not_take_are_refused_before_anything_is_train
     recurrent = SearchSpace.from_model(Reader, input_shape=(5, 4), name="reader")
     method = open_method("dct")
     for density, given in ((0.5, None), (None, Densities.dense(recurrent.layers))):
-        with pytest.raises(InputError, match="rnn.weight_ih_l0' cannot have a cosine offset"):
+        with pytest.raises(InputError, match="weight_ih_l0' cannot have a cosine offset"):
             target_of(method, density, recurrent, given)
     assert target_of(open_method("erk"), 0.5, recurrent, None) == recurrent.total_weights // 2
 

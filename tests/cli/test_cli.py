@@ -291,7 +291,11 @@ def wait_for_reports(path: str, number: int) -> None:
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path):
     process = subprocess.Popen(
-        command(*LONG, "--registry", "c.db"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        command(*LONG, "--samples", "400", "--registry", "c.db"),  # a busy machine may be slow to interrupt it
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
     )
     wait_for_reports(str(tmp_path / "c.db"), 2)
     process.send_signal(signal.SIGINT)

@@ -23,7 +23,7 @@ def test_lenet_5_caffe_and_its_flops_by_hand():
     assert space.total_weights == 430_500
     # 28 - 4 = 24, pooled 12, 12 - 4 = 8
     assert space.densities([1, 1, 1, 1]).flops == 2 * (500 * 24 * 24 + 25_000 * 8 * 8 + 400_000 + 5_000)
-    assert space.learning_rate == 0.1
+    assert space.learning_rate == 0.02
 
 
 @pytest.mark.parametrize("size", [(13, 13), (13, 20), (14, 17), (32, 32)])
