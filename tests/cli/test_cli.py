@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -296,6 +297,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # shells ignore it in background jobs
     )
     wait_for_reports(str(tmp_path / "c.db"), 2)
     process.send_signal(signal.SIGINT)

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -222,6 +223,7 @@ def start(tmp_path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         cwd=tmp_path,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # shells ignore it in background jobs
     )
 
 
