@@ -147,9 +147,7 @@ def read_densities(source: str | int | Path | Mapping[str, Any], space: SearchSp
             )
         runs = registry.runs(entry)
         recorded = densities_of(entry, runs)
-        if [(layer.name, layer.shape) for layer in recorded.layers] != [
-            (layer.name, layer.shape) for layer in space.layers
-        ]:
+        if not recorded.are_of(space.layers):
             raise InputError(
                 f"row {text} is of space {entry.space['name']!r}, whose layers are not those of {space.name!r}"
             )

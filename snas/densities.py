@@ -102,6 +102,10 @@ class Densities:
             raise InputError(f"no count for layer {missing[0]!r}; give one for each of {len(layers)} layers")
         return cls(tuple(layers), tuple(int(counts[layer.name]) for layer in layers))
 
+    def are_of(self, layers: Sequence[Layer]) -> bool:
+        """Whether they are of these layers: the same names and shapes in the same order."""
+        return [(own.name, own.shape) for own in self.layers] == [(layer.name, layer.shape) for layer in layers]
+
     @property
     def kept_weights(self) -> int:
         """Kept weights of the whole network."""

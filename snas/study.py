@@ -9,8 +9,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from snas.baselines import describe_baseline
 from snas.bench import Bench
 from snas.conductor import Conductor
 from snas.errors import InputError, SnasError
@@ -18,7 +20,7 @@ from snas.evaluators.asha import Ladder
 from snas.evaluators.base import candidate_key, evaluators
 from snas.finals import train_entry
 from snas.listener import Listener
-from snas.pruning.methods import given_densities, methods
+from snas.pruning.methods import given_densities
 from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.settings import SearchSettings
 from snas.strategies.base import Strategy, make_strategy
@@ -184,25 +186,9 @@ def _winner_entry(
 
 
 def _baseline_entry(registry: Registry, study: Study, bench: Bench, method: str, kept: int) -> Entry:
-    total = bench.space.total_weights
-    count = total if method == "dense" else kept
-    return registry.add_entry(
-        Entry(
-            key=f"study {study.name}: {method} {count}",
-            name=study.name,
-            kind="baseline",
-            method=method,
-            space=bench.space.describe(),
-            dataset=bench.describe_dataset(),
-            rule=bench.describe_rule(methods.get(method)),
-            mask_rule=method,
-            seed=study.identity["seed"],
-            kept_weights=count,
-            total_weights=total,
-            environment=bench.environment,
-            study_id=study.id,
-        )
-    )
+    count = bench.space.total_weights if method == "dense" else kept
+    baseline = describe_baseline(bench, method, count, seed=study.identity["seed"], name=study.name)
+    return registry.add_entry(replace(baseline, key=f"study {study.name}: {method} {count}", study_id=study.id))
 
 
 def _describe_strategy(settings: SearchSettings, strategy: Strategy | None) -> dict[str, Any]:

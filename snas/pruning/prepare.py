@@ -112,9 +112,7 @@ def make_goal(space: SearchSpace, method: Method, target: Densities | int) -> Go
         expected = "densities" if method.allocation == "given" else "the number of weights to keep"
         raise InputError(f"method {method.name!r} was given {type(target).__name__}; expected {expected}")
     if isinstance(target, Densities):
-        if [(layer.name, layer.shape) for layer in target.layers] != [
-            (layer.name, layer.shape) for layer in space.layers
-        ]:
+        if not target.are_of(space.layers):
             raise InputError(f"the densities are of other layers than those of space {space.name!r}")
         refuse_empty(target)
     return Goal(
