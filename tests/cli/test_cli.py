@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from functools import partial
 
 import numpy as np
@@ -274,23 +272,7 @@ LONG = ["search", "--space", "lenet-300-100", "--strategy", "random", "--samples
         "--final-seeds", "1", "--batch-size", "32", "--threads", "1", "--format", "json"]  # fmt: skip
 
 
-def wait_for_reports(path: str, number: int) -> None:
-    """Wait until the running search has recorded `number` epochs."""
-    for _ in range(1200):
-        if os.path.exists(path):
-            connection = sqlite3.connect(path, timeout=30)
-            try:
-                if connection.execute("SELECT count(*) FROM reports").fetchone()[0] >= number:
-                    return
-            except sqlite3.OperationalError:
-                pass  # the tables are not made yet
-            finally:
-                connection.close()
-        time.sleep(0.05)
-    raise AssertionError("the search recorded nothing")
-
-
-def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path):
+def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path, wait_for_reports):
     process = subprocess.Popen(
         command(*LONG, "--samples", "400", "--registry", "c.db"),  # a busy machine may be slow to interrupt it
         stdout=subprocess.PIPE,
@@ -308,7 +290,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path):
     assert "Traceback" not in err
 
 
-def test_killed_search_resumes_to_the_same_result(tmp_path):
+def test_killed_search_resumes_to_the_same_result(tmp_path, wait_for_reports):
     whole = subprocess.run(
         command(*LONG, "--registry", "w.db", "--quiet"), capture_output=True, text=True, cwd=tmp_path, check=True
     )

@@ -194,22 +194,6 @@ def test_prune_keeps_exactly_the_densities_of_a_row_or_a_file(capsys, tmp_path, 
     assert row["id"] not in ids
 
 
-def wait_for_reports(path: str, number: int) -> None:
-    """Wait until the running sweep has recorded `number` epochs."""
-    for _ in range(1200):
-        if os.path.exists(path):
-            connection = sqlite3.connect(path, timeout=30)
-            try:
-                if connection.execute("SELECT count(*) FROM reports").fetchone()[0] >= number:
-                    return
-            except sqlite3.OperationalError:
-                pass  # the tables are not made yet
-            finally:
-                connection.close()
-        time.sleep(0.05)
-    raise AssertionError("the sweep recorded nothing")
-
-
 LONG = [sys.executable, "-m", "snas", "sweep", "--space", "lenet-300-100", "--methods", "dense,er"]
 LONG += ["--densities", "0.1", "--seeds", "2", "--epochs", "20", "--threads", "1", "--format", "json"]
 LONG += ["--registry", "s.db"]
@@ -228,7 +212,7 @@ def start(tmp_path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_kill_lose_nothing(tmp_path):
+def test_ctrl_c_and_kill_lose_nothing(tmp_path, wait_for_reports):
     whole = subprocess.run([*LONG[:-1], "w.db", "--quiet"], capture_output=True, text=True, cwd=tmp_path, check=True)
     for number, jobs, number_of_signal, expected in (
         (3, "1", signal.SIGINT, 130),
@@ -258,7 +242,7 @@ def test_ctrl_c_and_kill_lose_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_sweep_with_a_line(tmp_path):
+def test_a_killed_worker_ends_the_sweep_with_a_line(tmp_path, wait_for_reports):
     process = start(tmp_path, "--jobs", "2", "--epochs", "200")
     wait_for_reports(str(tmp_path / "s.db"), 2)
     try:
