@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Ctrl-C in a search is answered by the search: it says how to resume.
 export PIP_REQUIRE_VIRTUALENV := 1
 
-.PHONY: help search test slow lint types wheel check bench clean
+.PHONY: help search test slow lint types wheel check bench bench-strategies clean
 
 help:
 	@echo "make search   search sparse ResNet-32s on real images and print the leaderboard (about 3 minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make slow     run the tests that take longer"
 	@echo "make check    lint, types, tests, and the wheel in a fresh environment"
 	@echo "make bench    overheads and the cost of pruning, as ratios against plain PyTorch (about 6 minutes)"
+	@echo "make bench-strategies   strategies on objectives that cost nothing (about 10 minutes)"
 	@echo "make clean    remove the virtual environment and everything built"
 
 $(VENV)/made: 
@@ -64,6 +65,9 @@ check: lint types test wheel
 bench: $(VENV)/developing
 	$(BIN)/python benchmarks/overheads.py
 	$(BIN)/python benchmarks/pruning_cost.py
+
+bench-strategies: $(VENV)/developing
+	$(BIN)/python benchmarks/strategies.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

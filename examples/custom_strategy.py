@@ -11,7 +11,7 @@ import tempfile
 
 import snas
 from snas.strategies import strategies
-from snas.strategies.evolution import reflect
+from snas.strategies.mutation import reflect
 from snas.testing import check_strategy
 
 

@@ -17,10 +17,14 @@ _PUBLIC = {
     "prune": "snas.api",
     "sweep": "snas.sweeps.command",
     "train": "snas.api",
+    "transfer": "snas.transfers",
     "leaderboard": "snas.api",
+    "analyze_signals": "snas.analysis.signals",
     "SearchResult": "snas.results",
     "SweepResult": "snas.sweeps.result",
+    "TransferResult": "snas.transfers",
     "Result": "snas.results",
+    "Budget": "snas.budget",
     "Densities": "snas.densities",
     "Layer": "snas.densities",
     "SnasError": "snas.errors",
@@ -38,6 +42,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Budget",
     "Dataset",
     "Densities",
     "InputError",
@@ -50,8 +55,10 @@ __all__ = [
     "SnasError",
     "Strategy",
     "SweepResult",
+    "TransferResult",
     "Trial",
     "__version__",
+    "analyze_signals",
     "datasets",
     "from_arrays",
     "leaderboard",
@@ -61,10 +68,13 @@ __all__ = [
     "spaces",
     "sweep",
     "train",
+    "transfer",
 ]
 
 if TYPE_CHECKING:
+    from snas.analysis.signals import analyze_signals
     from snas.api import leaderboard, prune, search, train
+    from snas.budget import Budget
     from snas.data.arrays import from_arrays
     from snas.data.base import Dataset, datasets, load_dataset
     from snas.densities import Densities, Layer
@@ -76,6 +86,7 @@ if TYPE_CHECKING:
     from snas.strategies.base import Strategy
     from snas.sweeps.command import sweep
     from snas.sweeps.result import SweepResult
+    from snas.transfers import TransferResult, transfer
     from snas.trials import Trial
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snas.checks import require_integer
 from snas.errors import InputError
 from snas.exports import Group
 from snas.listener import Listener
@@ -15,10 +16,11 @@ from snas.locks import owned
 from snas.ranking import Filter, rank
 from snas.registry import Entry, Registry
 from snas.results import Result, SearchResult, make_result, require_trained
-from snas.settings import PruneSettings, SearchSettings, Settings, registry_path, require_integer
+from snas.settings import PruneSettings, SearchSettings, Settings, registry_path
 
 if TYPE_CHECKING:
     from snas.bench import Bench
+    from snas.budget import Budget
     from snas.data.base import Dataset
     from snas.search_spaces.base import SearchSpace
     from snas.strategies.base import Strategy
@@ -29,6 +31,7 @@ def search(
     *,
     dataset: str | Dataset = "digits",
     strategy: str | Strategy = "bayes",
+    budget: Budget | None = None,
     listener: Listener | None = None,
     **settings: Any,
 ) -> SearchResult:
@@ -38,6 +41,7 @@ def search(
         space: a name, "module:factory", "file.py:factory", or a `SearchSpace`.
         dataset: a name, a .npz file, or a `Dataset` (see `snas.from_arrays`).
         strategy: a name, or any object with `ask`.
+        budget: what a network may keep, in place of the settings density, max_density, floor ...
         listener: hears of progress.
         settings: fields of `SearchSettings`: samples, epochs, grace, eta, seed, final_seeds, registry, name ...
 
@@ -60,22 +64,31 @@ def search(
         True
     """
     started = time.perf_counter()
+    if budget is not None:
+        settings = _with_budget(settings, budget)
+    if isinstance(settings.get("warm_start"), int):  # the id of a row
+        settings["warm_start"] = str(settings["warm_start"])
     chosen = _settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
     listener = listener or Listener()
     from snas.evaluators.base import evaluators
-    from snas.pruning.methods import given_densities
-    from snas.strategies.base import make_strategy
-    from snas.study import grow, open_study, run_finals, run_search
+    from snas.plan import make_plan, require_rules
+    from snas.study import grow, open_study, run_finals, run_search, search_cost, space_of
+    from snas.warm_starts import open_source
 
     strategy_object = None if isinstance(strategy, str) else strategy
-    if strategy_object is None:
-        make_strategy(chosen.strategy, chosen.strategy_arg)
     evaluators.get(chosen.evaluator)
-    given_densities(chosen.mask)
-    bench = _open_bench(chosen, space, dataset, listener, representation=chosen.representation)
+    require_rules(chosen, own_strategy=strategy_object is not None)
+    if chosen.shape and not isinstance(space, str):
+        raise InputError(
+            "shape is for spaces by name; a SearchSpace object has one shape: name a factory, file.py:factory"
+        )
+    representation = chosen.representation or ("depth" if chosen.shape else None)
+    source = open_source(chosen.warm_start, registry_path(chosen.registry))
+    bench = _open_bench(chosen, space, dataset, listener, representation=representation)
+    plan = make_plan(bench, chosen, strategy_object, source)  # raises before there is a file
     with Registry(registry_path(chosen.registry)) as registry:
         registry.use_environment(bench.environment)
-        study, resumed = open_study(registry, bench, chosen, strategy_object)
+        study, resumed = open_study(registry, bench, chosen, plan)
         with owned(registry, f"study-{study.name}"):
             study = grow(registry, study, chosen.samples)
             done = len(registry.candidates(study))
@@ -84,9 +97,18 @@ def search(
                     f"study {study.name} has {study.samples} candidates; samples {chosen.samples} is ignored"
                 )
             listener.on_study(study.name, resumed=resumed, samples=study.samples, done=done, epochs=chosen.epochs)
-            conductor = run_search(registry, study, bench, chosen, strategy=strategy_object, listener=listener)
-            entries = run_finals(registry, study, bench, chosen, listener=listener)
-        results = {name: make_result(registry, entry, bench) for name, entry in entries.items()}
+            for text in plan.notes():
+                listener.on_message(text)
+            conductor = run_search(registry, study, bench, chosen, plan, listener=listener)
+            found = run_finals(registry, study, bench, chosen, plan, listener=listener)
+        front = [
+            {
+                name: make_result(registry, entry, bench.of(space_of(plan, registry, study, entries["best"])))
+                for name, entry in entries.items()
+            }
+            for entries in found
+        ]
+        results = dict(front[0])
         return SearchResult(
             study=study.name,
             registry=registry.path,
@@ -94,10 +116,13 @@ def search(
             dataset=bench.dataset.name,
             strategy=study.identity["strategy"]["name"],
             candidates=len(conductor.history),
-            epochs_trained=conductor.epochs_trained,
+            epochs_trained=search_cost(registry, study)[0],
             wall_seconds=time.perf_counter() - started,
             best=results.pop("best"),
             baselines=results,
+            front=tuple(entries["best"] for entries in front) if plan.objectives else (),
+            front_baselines=tuple({k: v for k, v in entries.items() if k != "best"} for entries in front),
+            objectives=plan.objectives,
         )
 
 
@@ -208,9 +233,7 @@ def train(
         entry = opened.find_entry(row)
         if entry.cited:
             raise InputError(f"row {row} is a published figure; there is nothing to train")
-        from snas.data.base import datasets
         from snas.finals import train_entry
-        from snas.search_spaces.base import spaces
 
         seeds = len(opened.runs(entry)) or 3 if final_seeds is None else final_seeds
         require_integer("final-seeds", seeds, 1, 1000)
@@ -218,18 +241,9 @@ def train(
         chosen = replace(chosen, data_dir=data_dir)
         wanted_space = space if space is not None else chosen.space
         wanted_data = dataset if dataset is not None else chosen.dataset
+        _require_known(entry, space=space, dataset=dataset)
         if isinstance(wanted_space, str):
-            if space is None and chosen.space not in spaces.names():
-                raise InputError(
-                    f"row {row} is of the custom space {chosen.space!r}, whose code the registry does not have; "
-                    "name it with --space file.py:factory (in Python: space=)"
-                )
             chosen = replace(chosen, space=wanted_space)
-        if dataset is None and chosen.dataset not in datasets.names():
-            raise InputError(
-                f"row {row} is of data of your own, {chosen.dataset!r}; "
-                "name the file with --dataset (in Python: dataset=)"
-            )
         if isinstance(wanted_data, str):
             chosen = replace(chosen, dataset=wanted_data)
         listener = listener or Listener()
@@ -242,12 +256,14 @@ def train(
         return require_trained(make_result(opened, entry, bench))
 
 
-def leaderboard(registry: str | Path | None = None, **chosen: Any) -> list[Group]:
+def leaderboard(registry: str | Path | None = None, *, plot: str | Path | None = None, **chosen: Any) -> list[Group]:
     """Rank what a registry has.
 
     Args:
         registry: the file; SNAS_REGISTRY or snas.db by default.
-        chosen: fields of `Filter`: space, dataset, study, max_density, max_weights, epochs.
+        plot: a .png, .svg or .pdf file for a picture of accuracy and cost, with the front of `pareto`
+            ("accuracy,kept_weights" where it is not given); needs matplotlib (`pip install 'snas[plots]'`).
+        chosen: fields of `Filter`: space, dataset, study, max_density, max_weights, epochs, pareto.
 
     Example:
         >>> import snas, tempfile
@@ -260,8 +276,19 @@ def leaderboard(registry: str | Path | None = None, **chosen: Any) -> list[Group
         >>> [row.density for group in groups for row in group.rows]
         [0.1]
     """
-    with Registry(registry_path(None if registry is None else str(registry)), create=False) as opened:
-        return rank(opened, Filter(**chosen))
+    path = registry_path(None if registry is None else str(registry))
+    if plot is None:
+        with Registry(path, create=False) as opened:
+            return rank(opened, Filter(**chosen))
+    from snas.ranking import contenders
+    from snas.report.front import DEFAULT, read_pareto
+    from snas.report.plot import draw_fronts, require_plot
+
+    picture = require_plot(str(plot))
+    wanted = Filter(**{**chosen, "pareto": chosen.get("pareto") or DEFAULT})
+    with Registry(path, create=False) as opened:
+        draw_fronts(contenders(opened, wanted), read_pareto(str(wanted.pareto)), picture)
+        return rank(opened, wanted)
 
 
 def _settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> Any:
@@ -277,6 +304,18 @@ def _settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> Any:
         elif advice := objects[name](value):
             raise InputError(f"{name} is {type(value).__name__}; {advice}")
     return kind(**plain, **given)
+
+
+def _with_budget(settings: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
+    """The settings with a budget's fields among them."""
+    names = {"floors": "floor", "caps": "cap"}
+    given = {names.get(name, name): value for name, value in budget.describe().items()}
+    both = sorted(given.keys() & settings.keys())
+    if both:
+        raise InputError(f"{both[0]} is given, and a budget that says it too; give one of them")
+    if "whole" in given:
+        raise InputError("the budget says what its densities are fractions of; a search takes the space's own weights")
+    return {**settings, **given}
 
 
 def _is_space(value: Any) -> str:
@@ -324,6 +363,23 @@ def _open_bench(
         representation=representation,
         progress=listener.on_message,
     )
+
+
+def _require_known(entry: Entry, *, space: Any, dataset: Any) -> None:
+    """Raise InputError if the entry's space or data are the user's own, and are not given now."""
+    from snas.data.base import datasets
+    from snas.search_spaces.base import spaces
+
+    if space is None and entry.space["name"] not in spaces.names():
+        raise InputError(
+            f"row {entry.id} is of the custom space {entry.space['name']!r}, whose code the registry does not have; "
+            "name it with --space file.py:factory (in Python: space=)"
+        )
+    if dataset is None and entry.dataset["name"] not in datasets.names():
+        raise InputError(
+            f"row {entry.id} is of data of your own, {entry.dataset['name']!r}; "
+            "name the file with --dataset (in Python: dataset=)"
+        )
 
 
 def _require_same(entry: Entry, bench: Bench) -> None:

@@ -7,22 +7,24 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from snas.bench import Bench
+from snas.checks import require_different
 from snas.densities import Densities, check_density
 from snas.errors import InputError
 from snas.layers.dct import require_offsets
 from snas.pruning.allocations import kept_from_density
-from snas.pruning.methods import Method, open_method
+from snas.pruning.dynamic.base import movements
+from snas.pruning.methods import JOINED, Method, methods, open_method
 from snas.pruning.prepare import make_goal
 from snas.ranking import densities_of
 from snas.registry import Entry, Registry, TrainingRecord
 from snas.search_spaces.base import SearchSpace
-from snas.settings import require_different
 from snas.trials import Status
 
 FORMATS = (".json", ".toml", ".csv")
@@ -137,31 +139,72 @@ def read_densities(source: str | int | Path | Mapping[str, Any], space: SearchSp
         InputError: if the source cannot be read, or does not have one density for each layer of the space.
     """
     if isinstance(source, Mapping):
-        return _from_mapping(source, space, "densities")
+        return read_values(source, space, "densities")
     text = str(source)
-    if text.isdecimal() and len(text) < 20:
-        entry = registry.find_entry(int(text))
-        if entry.cited:
-            raise InputError(
-                f"row {text} is a published figure, whose densities per layer are not known; choose another"
-            )
-        runs = registry.runs(entry)
-        recorded = densities_of(entry, runs)
-        if not recorded.are_of(space.layers):
-            raise InputError(
-                f"row {text} is of space {entry.space['name']!r}, whose layers are not those of {space.name!r}"
-            )
-        if recorded.kept_weights == 0:
-            raise InputError(f"row {text} has no densities yet; train it first: snas train {text}")
-        if _may_change(entry, runs):
-            raise InputError(
-                f"row {text} trains with a mask that moves ({entry.method}), and none of its seeds is finished; its "
-                f"densities may change until then: snas train {text}"
-            )
-        if recorded.empty_layers:
-            raise InputError(f"row {text} keeps nothing of layer {recorded.empty_layers[0]!r}; choose another row")
-        return Densities(space.layers, recorded.kept)
-    return _from_mapping(_read_file(Path(text)), space, text)
+    if is_row(text):
+        return Densities(space.layers, read_row(text, registry, space=space)[1].kept)
+    return read_values(read_file(Path(text)), space, text)
+
+
+def is_row(text: str) -> bool:
+    """Whether a text is the id of a row, and no file.
+
+    Example:
+        >>> is_row("12"), is_row("12.csv")
+        (True, False)
+    """
+    return text.isdecimal() and len(text) < 20
+
+
+def read_row(text: str, registry: Registry, *, space: SearchSpace | None = None) -> tuple[Entry, Densities]:
+    """A row of the leaderboard and its densities, of its own layers.
+
+    Args:
+        text: id of the row.
+        registry: where it is.
+        space: whose layers they have to be of; None: of any.
+
+    Raises:
+        InputError: if there is no such row, or its densities are not known, are of other layers, may change, or leave a
+            layer empty.
+    """
+    entry = registry.find_entry(int(text))
+    if entry.cited:
+        raise InputError(f"row {text} is a published figure, whose densities per layer are not known; choose another")
+    runs = registry.runs(entry)
+    recorded = densities_of(entry, runs)
+    if space is not None and not recorded.are_of(space.layers):
+        raise InputError(
+            f"row {text} is of space {entry.space['name']!r}, whose layers are not those of {space.name!r}; "
+            f"snas transfer {text} carries densities over"
+        )
+    if recorded.kept_weights == 0:
+        raise InputError(f"row {text} has no densities yet; train it first: snas train {text}")
+    if _may_change(entry, runs):
+        raise InputError(
+            f"row {text} trains with a mask that moves ({entry.method}), and none of its seeds is finished; its "
+            f"densities may change until then: snas train {text}"
+        )
+    if recorded.empty_layers:
+        raise InputError(f"row {text} keeps nothing of layer {recorded.empty_layers[0]!r}; choose another row")
+    return entry, recorded
+
+
+def rule_of(entry: Entry) -> tuple[str, str]:
+    """The mask rule and the training rule that a row has beside its densities.
+
+    Methods whose densities are all that tells them from random masks are "random"; a movement that takes weights from
+    layer to layer has no part in it.
+    """
+    text = entry.mask_rule if entry.kind == "searched" else entry.method
+    mask, joined, train = text.partition(JOINED)
+    if joined or entry.kind == "searched":
+        return mask, train or "static"
+    method, plain = open_method(text), methods.get("random")
+    if method.movement:
+        return plain.name, method.name if movements.get(method.movement).keeps_layers else "static"
+    alike = replace(method, name=plain.name, help=plain.help, allocation=plain.allocation) == plain
+    return plain.name if alike else method.name, "static"
 
 
 def _may_change(entry: Entry, runs: Sequence[TrainingRecord]) -> bool:
@@ -171,9 +214,19 @@ def _may_change(entry: Entry, runs: Sequence[TrainingRecord]) -> bool:
     return open_method(entry.method).movement != ""
 
 
-def _read_file(path: Path) -> Any:
+def read_file(path: Path, *, what: str = "densities-from", choices: str = "") -> Any:
+    """What a file of densities holds; `read_values` makes densities of it.
+
+    Args:
+        path: a .json, .toml or .csv file.
+        what: names the setting in errors.
+        choices: of the setting, beside rows and files.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     if path.suffix not in FORMATS:
-        raise InputError(f"densities-from is {str(path)!r}; expected the id of a row, or a file: {', '.join(FORMATS)}")
+        raise InputError(f"{what} is {str(path)!r}; expected {choices}the id of a row, or a file: {', '.join(FORMATS)}")
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
@@ -202,7 +255,12 @@ def _read_csv(text: str, path: Path) -> dict[str, Any]:
     return {name: row[1].strip() for name, row in zip(names, rows, strict=True)}
 
 
-def _from_mapping(values: Any, space: SearchSpace, what: str) -> Densities:
+def read_values(values: Any, space: SearchSpace, what: str) -> Densities:
+    """Densities of a space's layers from what a file holds, or a mapping; errors name them as `what`.
+
+    Raises:
+        InputError: if there is not one density for each layer of the space.
+    """
     for key in ("layers", "densities"):
         if isinstance(values, Mapping) and isinstance(values.get(key), (Mapping, list)):
             values = values[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snas.data.base import Dataset, load_dataset
@@ -33,6 +33,10 @@ class Bench:
     def space(self) -> SearchSpace:
         """The search space."""
         return self.task.space
+
+    def of(self, space: SearchSpace) -> Bench:
+        """The same bench for another architecture."""
+        return self if space is self.space else replace(self, task=self.task.of(space))
 
     def test_split(self) -> Arrays | None:
         """The test examples, normalized like the training ones; None where the data have none."""

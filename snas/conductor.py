@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
 import numpy as np
 
 from snas.densities import Densities
+from snas.encoding import Candidate, Encoding
 from snas.errors import SnasError
 from snas.evaluators.asha import Ladder
-from snas.evaluators.base import Failure, Job
+from snas.evaluators.base import Failure, Job, candidate_key
 from snas.listener import Listener
+from snas.objectives import costs_of
+from snas.records import OWN
 from snas.registry import Registry, Study, TrainingRecord, as_trial
-from snas.search_spaces.base import SearchSpace
 from snas.seeds import Stream, derive, numpy_generator
 from snas.strategies.base import Strategy
 from snas.trials import Point, Report, Status, Trial
+from snas.warm_starts import Start, turn_of
+
+
+class Screen(Protocol):
+    """Chooses among proposals before any is trained. It decides by the registry alone."""
+
+    def proposals(self) -> int:
+        """How many points the strategy is to be asked for now; 1 where nothing is to be chosen."""
+        ...
+
+    def best(self, candidates: Sequence[Candidate], *, seed: int) -> int:
+        """Index of the most promising candidate, were it trained with `seed`."""
+        ...
 
 
 class Conductor:
@@ -24,24 +43,49 @@ class Conductor:
         registry: Registry,
         study: Study,
         *,
-        space: SearchSpace,
+        encoding: Encoding,
         strategy: Strategy,
         ladder: Ladder,
         seed: int,
         listener: Listener,
+        objectives: tuple[str, ...] = (),
+        starts: Sequence[Start] = (),
+        screen: Screen | None = None,
     ) -> None:
+        """Take the study up where its records leave it.
+
+        Args:
+            registry: where they are.
+            study: that is searched.
+            encoding: what points stand for.
+            strategy: proposes points.
+            ladder: who goes on.
+            seed: of the study.
+            listener: hears of everything.
+            objectives: costs that count beside the accuracy.
+            starts: where they come from and the points that are tried before the strategy is asked, and between.
+            screen: chooses among several points that the strategy is asked for.
+        """
         self._registry = registry
         self._study = study
-        self._space = space
+        self._encoding = encoding
         self._strategy = strategy
         self._ladder = ladder
         self._seed = seed
         self._listener = listener
+        self._objectives = objectives
+        self._starts = starts
+        self._screen = screen
         records = registry.candidates(study)
-        self.history: list[Trial] = [as_trial(record) for record in records]
+        self.candidates: list[Candidate] = [candidate_of(encoding, record) for record in records]
+        self.history: list[Trial] = [
+            replace(
+                as_trial(record, costs_of(candidate.densities, objectives)), bracket=ladder.bracket_of(record.number)
+            )
+            for record, candidate in zip(records, self.candidates, strict=True)
+        ]
         self._ids = [record.id for record in records]
         self._seeds = [record.seed for record in records]
-        self._densities = [_densities(space, record) for record in records]
         self._checksums = [record.mask_checksum or "" for record in records]
         self._out: set[int] = set()
 
@@ -59,13 +103,13 @@ class Conductor:
         """The next job: one that a crash interrupted, else a promotion, else a new candidate."""
         for trial in self.history:
             if trial.status is Status.RUNNING and trial.number not in self._out:
-                return self._job(trial.number, self._ladder.next_rung(trial.epochs))
+                return self._job(trial.number, self._ladder.next_rung(trial.epochs, trial.number))
         if (promotion := self._ladder.next_promotion(self.history)) is not None:
             return self._promote(*promotion)
         while len(self.history) < self._study.samples:
             number = self._propose()
             if self.history[number].status is Status.RUNNING:
-                return self._job(number, self._ladder.next_rung(0))
+                return self._job(number, self._ladder.next_rung(0, number))
         if not self._out and (promotion := self._ladder.last_resort(self.history)) is not None:
             return self._promote(*promotion)
         return None
@@ -90,40 +134,73 @@ class Conductor:
     def _status_after(self, report: Report) -> Status:
         if report.epoch >= self._ladder.maximum:
             return Status.FINISHED
-        return Status.PAUSED if report.epoch in self._ladder.rungs else Status.RUNNING
+        return Status.PAUSED if report.epoch in self._ladder.rungs_of(report.trial) else Status.RUNNING
 
     def _propose(self) -> int:
-        """Ask the strategy for one candidate and file it; one that empties a layer is refused here and now."""
+        """Choose one candidate and file it; one that empties a layer is refused here and now."""
         number = len(self.history)
-        rng = numpy_generator(self._seed, Stream.PROPOSAL, number)
-        point = self._ask(rng)
-        densities = self._space.densities(point)
         seed = derive(self._seed, Stream.CANDIDATE, number)
+        origin, point = self._next_point(number, seed)
+        candidate = self._encoding.decode(point)
+        densities = candidate.densities
         self._ids.append(
-            self._registry.add_candidate(self._study, number, seed=seed, point=point, kept=densities.counts)
+            self._registry.add_candidate(
+                self._study,
+                number,
+                seed=seed,
+                point=point,
+                kept=densities.counts,
+                traits=self._encoding.traits(candidate) | {"origin": origin},
+            )
         )
         self._seeds.append(seed)
-        self._densities.append(densities)
+        self.candidates.append(candidate)
         self._checksums.append("")
-        self.history.append(Trial(number, point, Status.RUNNING, {}, densities.kept_weights))
+        costs = costs_of(densities, self._objectives)
+        given = origin != OWN
+        self.history.append(
+            Trial(
+                number,
+                point,
+                kept_weights=densities.kept_weights,
+                costs=costs,
+                given=given,
+                bracket=self._ladder.bracket_of(number),
+            )
+        )
         if densities.empty_layers:
             reason = f"layer {densities.empty_layers[0]!r} keeps none of its weights"
             self.take(Failure(number, Status.REFUSED, reason))
         return number
 
-    def _ask(self, rng: np.random.Generator) -> Point:
-        """Ask the strategy for one point and check what comes."""
-        points = self._strategy.ask(list(self.history), 1, dimensions=self._space.dimensions, rng=rng)
+    def _next_point(self, number: int, seed: int) -> Start:
+        """Where the next point comes from, and the point."""
+        turn = turn_of(number)
+        if turn is not None and turn < len(self._starts):
+            origin, point = self._starts[turn]
+            return origin, self._encoding.canonical(point)
+        rng = numpy_generator(self._seed, Stream.PROPOSAL, number)
+        wanted = self._screen.proposals() if self._screen else 1
+        points = [self._encoding.canonical(point) for point in self._ask(wanted, rng)]
+        if self._screen is None or wanted == 1:
+            return OWN, points[0]
+        return OWN, points[self._screen.best([self._encoding.decode(point) for point in points], seed=seed)]
+
+    def _ask(self, n: int, rng: np.random.Generator) -> list[Point]:
+        """Ask the strategy for points and check what comes."""
+        dimensions = self._encoding.dimensions
+        proposed = self._strategy.ask(list(self.history), n, dimensions=dimensions, rng=rng)
         name = type(self._strategy).__name__
-        if len(points) != 1:
-            raise SnasError(f"strategy {name} proposed {len(points)} points; expected 1")
-        point = np.array(points[0], dtype=np.float64)
-        if point.shape != (self._space.dimensions,) or not ((point >= 0) & (point <= 1)).all():
-            raise SnasError(
-                f"strategy {name} proposed a point of shape {point.shape}, from {point.min(initial=1)} to "
-                f"{point.max(initial=0)}; expected shape ({self._space.dimensions},), entries in [0, 1]"
-            )
-        return point
+        if len(proposed) != n:
+            raise SnasError(f"strategy {name} proposed {len(proposed)} points; expected {n}")
+        points = [np.array(point, dtype=np.float64) for point in proposed]
+        for point in points:
+            if point.shape != (dimensions,) or not ((point >= 0) & (point <= 1)).all():
+                raise SnasError(
+                    f"strategy {name} proposed a point of shape {point.shape}, from {point.min(initial=1)} to "
+                    f"{point.max(initial=0)}; expected shape ({dimensions},), entries in [0, 1]"
+                )
+        return points
 
     def _promote(self, number: int, until: int) -> Job:
         self._registry.set_status(self._ids[number], Status.RUNNING)
@@ -132,19 +209,31 @@ class Conductor:
 
     def _job(self, number: int, until: int) -> Job:
         self._out.add(number)
-        densities, start = self._densities[number], self.history[number].epochs
+        candidate, start = self.candidates[number], self.history[number].epochs
+        densities = candidate.densities
         self._listener.on_candidate(
             number, kept_weights=densities.kept_weights, density=densities.density, start=start, until=until
         )
-        checksum = self._checksums[number] if start else ""
-        return Job(number, densities, seed=self._seeds[number], start=start, until=until, mask_checksum=checksum)
+        return Job(
+            number,
+            candidate.space,
+            candidate.method,
+            densities,
+            seed=self._seeds[number],
+            start=start,
+            until=until,
+            key=candidate_key(number),
+            mask_checksum=self._checksums[number] if start else "",
+            measured=True,
+        )
 
     def _update(self, number: int, status: Status, scores: dict[int, float] | None = None) -> None:
         trial = self.history[number]
-        self.history[number] = Trial(
-            number, trial.point, status, {**trial.scores, **(scores or {})}, trial.kept_weights
-        )
+        self.history[number] = replace(trial, status=status, scores={**trial.scores, **(scores or {})})
 
 
-def _densities(space: SearchSpace, record: TrainingRecord) -> Densities:
-    return Densities.from_counts(space.layers, record.kept)
+def candidate_of(encoding: Encoding, record: TrainingRecord) -> Candidate:
+    """The candidate that a record is of: what its point stands for, with the recorded numbers of weights."""
+    point = np.zeros(0) if record.point is None else record.point
+    decoded = encoding.decode(point)
+    return replace(decoded, densities=Densities.from_counts(decoded.space.layers, record.kept))

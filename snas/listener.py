@@ -27,6 +27,12 @@ class Listener:
     def on_failure(self, number: int, status: Status, reason: str) -> None:
         """A candidate was refused or failed."""
 
+    def on_repeat(self, number: int, *, repeat: int, start: int, until: int) -> None:
+        """A candidate near the top is trained again, on its fresh seed number `repeat` (1, 2 ...)."""
+
+    def on_repeat_report(self, number: int, repeat: int, report: Report, *, epochs_trained: int) -> None:
+        """It has trained an epoch there; `epochs_trained` is what the whole search has cost so far."""
+
     def on_entry(self, entry: Entry, *, seeds: int, done: int) -> None:
         """A final network is going to be trained on `seeds` seeds, `done` of which are finished already."""
 

@@ -16,7 +16,9 @@ from typing import Any, Literal, get_args
 from snas.densities import Densities, Layer, check_density
 from snas.errors import InputError
 from snas.exports import Group, Row
+from snas.objectives import COSTS
 from snas.registry import Entry, Registry, TrainingRecord
+from snas.report.front import Reference, front_group, has_values, read_pareto
 from snas.training.rule import TrainingRule
 from snas.trials import Status
 
@@ -36,9 +38,10 @@ class Filter:
         epochs: training length; published figures of any length stay beside the rows that have it.
         superseded: also earlier winners of studies that have grown since, with their baselines.
         cited: published figures are "unranked" (below the measured rows), "ranked" (among them) or "hidden".
+        pareto: "accuracy,kept_weights": only the rows that no other outdoes; also with "flops".
 
     Raises:
-        InputError: for a bound that nothing can meet, or an unknown word for `cited`.
+        InputError: for a bound that nothing can meet, or an unknown word for `cited` or `pareto`.
     """
 
     space: str | None = None
@@ -49,10 +52,13 @@ class Filter:
     epochs: int | None = None
     superseded: bool = False
     cited: Cited = "unranked"
+    pareto: str | None = None
 
     def __post_init__(self) -> None:
         if self.cited not in get_args(Cited):
             raise InputError(f"cited is {self.cited!r}; choices: {', '.join(get_args(Cited))}")
+        if self.pareto is not None:
+            read_pareto(self.pareto)
         if self.max_density is not None:
             check_density(self.max_density, "max-density")
         for what, value in (("max-weights", self.max_weights), ("epochs", self.epochs)):
@@ -89,8 +95,32 @@ def rank(registry: Registry, chosen: Filter | None = None) -> list[Group]:
     smaller network ranks first. Entries without a test accuracy, and those of which a seed was refused or failed,
     follow unranked: a mean over the seeds that survived says too much. Published figures follow every group of their
     space and data set; those without such a group are groups of their own, at the end.
+
+    With `pareto`, a group holds the networks of a space's name whatever their shape, and of them only the rows that no
+    other outdoes, the cheapest first.
     """
     chosen = chosen or Filter()
+    found = _groups(registry, chosen)
+    if chosen.pareto is None:
+        return [group for group, _ in found]
+    costs = read_pareto(chosen.pareto)
+    groups = [front_group(group, costs, reference_of(entries, costs)) for group, entries in found]
+    return [group for group in groups if group.rows]
+
+
+def contenders(registry: Registry, chosen: Filter) -> list[Group]:
+    """The groups of `rank` with all rows that can be on a front, those on it and the others."""
+    costs = read_pareto(chosen.pareto or "")
+    groups = [
+        replace(group, rows=tuple(row for row in group.rows if has_values(row, costs)))
+        for group, _ in _groups(registry, chosen)
+    ]
+    return [group for group in groups if group.rows]
+
+
+def _groups(registry: Registry, chosen: Filter) -> list[tuple[Group, list[Entry]]]:
+    """All groups with the entries that they are of."""
+    comparable = _comparable if chosen.pareto is None else _same_name
     measured: dict[tuple[Any, ...], list[Entry]] = {}
     cited: dict[tuple[str, str], list[Entry]] = {}
     for entry in registry.entries():
@@ -98,15 +128,17 @@ def rank(registry: Registry, chosen: Filter | None = None) -> list[Group]:
             if entry.cited:
                 cited.setdefault(_place(entry), []).append(entry)
             else:
-                measured.setdefault(_comparable(entry), []).append(entry)
+                measured.setdefault(comparable(entry), []).append(entry)
     among = chosen.cited == "ranked"
-    groups = [
-        _group(registry, entries, cited.get(_place(entries[0]), ()), among=among)
-        for _, entries in sorted(measured.items(), key=lambda item: str(item[0]))
-    ]
-    ours = {_place(entries[0]) for entries in measured.values()}
+    groups = []
+    for _, entries in sorted(measured.items(), key=lambda item: str(item[0])):
+        beside = [figure for place in dict.fromkeys(map(_place, entries)) for figure in cited.get(place, ())]
+        groups.append((_group(registry, entries, beside, among=among), [*entries, *beside]))
+    ours = {_place(entry) for entries in measured.values() for entry in entries}
     if chosen.epochs is None:  # alone they have no training length in common
-        groups += [_published(entries, among=among) for place, entries in sorted(cited.items()) if place not in ours]
+        groups += [
+            (_published(entries, among=among), entries) for place, entries in sorted(cited.items()) if place not in ours
+        ]
     return groups
 
 
@@ -118,9 +150,8 @@ def make_row(registry: Registry, entry: Entry) -> Row:
     finished = [run for run in runs if run.status is Status.FINISHED]
     test = [run.test_accuracy for run in finished if run.test_accuracy is not None]
     validation = [run.reports[-1].validation_accuracy for run in finished if run.reports]
-    candidate = candidate_of(registry, entry)
-    if not runs and candidate is not None and candidate.epochs == entry.rule["epochs"]:
-        validation = [candidate.reports[-1].validation_accuracy]
+    if not runs:
+        validation = _searched_accuracies(registry, entry)
     densities = densities_of(entry, runs)
     return Row(
         rank=None,
@@ -184,6 +215,20 @@ def _cited_row(entry: Entry) -> Row:
     )
 
 
+def _searched_accuracies(registry: Registry, entry: Entry) -> list[float]:
+    """Validation accuracies that a searched entry was chosen by, where no final seed was trained: of its fresh seeds,
+    else that in the search, after as many epochs as the entry is of."""
+    candidate, study = candidate_of(registry, entry), registry.study_of(entry)
+    if candidate is None or study is None:
+        return []
+    again = [run for run in registry.repeats(study) if run.number == candidate.number]
+    found = [
+        [run.reports[-1].validation_accuracy for run in runs if run.epochs == entry.rule["epochs"]]
+        for runs in (again, [candidate])
+    ]
+    return found[0] or found[1]
+
+
 def candidate_of(registry: Registry, entry: Entry) -> TrainingRecord | None:
     """The candidate of its study that a searched entry is."""
     if entry.candidate is None:
@@ -210,8 +255,8 @@ def layers_of(space: Mapping[str, Any]) -> tuple[Layer, ...]:
 
 
 def space_label(space: Mapping[str, Any]) -> str:
-    """A recorded space's name with the arguments that it was made from."""
-    arguments = ", ".join(f"{key}={value}" for key, value in space["arguments"].items())
+    """A recorded space's name with the arguments that it was made from, in alphabetical order."""
+    arguments = ", ".join(f"{key}={value}" for key, value in sorted(space["arguments"].items()))
     return f"{space['name']} ({arguments})" if arguments else str(space["name"])
 
 
@@ -244,12 +289,31 @@ def _comparable(entry: Entry) -> tuple[Any, ...]:
     )
 
 
+def _same_name(entry: Entry) -> tuple[Any, ...]:
+    """What a front's networks have in common: a space's name, but not its arguments."""
+    data = entry.dataset
+    return entry.space["name"], data["name"], entry.rule["epochs"], data["fingerprint"], data["split"]
+
+
+def reference_of(entries: Sequence[Entry], costs: Sequence[str]) -> Reference:
+    """Guessing, at the cost of the largest dense network."""
+    classes = [entry.space["classes"] for entry in entries if "classes" in entry.space]
+    dense = [
+        Densities(layers, tuple(layer.total for layer in layers))
+        for layers in {layers_of(entry.space) for entry in entries if not entry.cited}
+    ]
+    published = float(max(entry.total_weights for entry in entries) or 1)  # where nothing was measured
+    largest = {cost: max((COSTS[cost](densities) for densities in dense), default=published) for cost in costs}
+    return Reference(1 / min(classes) if classes else 0.0, largest)
+
+
 def _group(registry: Registry, entries: Sequence[Entry], cited: Sequence[Entry], *, among: bool) -> Group:
     first = entries[0]
     data = first.dataset
     length = "1 epoch" if first.rule["epochs"] == 1 else f"{first.rule['epochs']} epochs"
+    labels = {space_label(entry.space) for entry in entries}
     subtitle = (
-        f"{first.total_weights:,} prunable weights in {len(first.space['layers'])} layers; "
+        f"{_sizes(entries)}; "
         f"{data['train']:,} training, {data['validation']:,} validation, {data['test']:,} test examples; "
         f"split {data['split'][:8]}; {length} each, result after the last epoch; "
         "ranked by mean test accuracy, ± is the standard deviation over seeds"
@@ -258,12 +322,21 @@ def _group(registry: Registry, entries: Sequence[Entry], cited: Sequence[Entry],
         where = "ranked among the measured rows" if among else "below, unranked"
         subtitle += f"; cited: published figures of other splits and training lengths, {where}"
     return Group(
-        space=space_label(first.space),
+        space=labels.pop() if len(labels) == 1 else str(first.space["name"]),
         dataset=data["name"],
         epochs=first.rule["epochs"],
         subtitle=subtitle,
         rows=_ranked([make_row(registry, entry) for entry in (*entries, *cited)], among=among),
     )
+
+
+def _sizes(entries: Sequence[Entry]) -> str:
+    """Prunable weights and layers of the entries' networks."""
+    sizes = sorted({(entry.total_weights, len(entry.space["layers"])) for entry in entries})
+    if len(sizes) == 1:
+        return f"{sizes[0][0]:,} prunable weights in {sizes[0][1]} layers"
+    layers = sorted(number for _, number in sizes)
+    return f"networks of {sizes[0][0]:,} to {sizes[-1][0]:,} prunable weights in {layers[0]} to {layers[-1]} layers"
 
 
 def _published(cited: Sequence[Entry], *, among: bool) -> Group:

@@ -12,6 +12,8 @@ import numpy as np
 
 from snas.trials import Point, Report, Status, Trial
 
+OWN = "strategy"  # the origin of a candidate that the strategy proposed
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
@@ -68,7 +70,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """One network in training, with its reports in the order of epochs."""
+    """One network in training, with its reports in the order of epochs.
+
+    Of a candidate, `traits` tells what it is beside its densities: "rule" (of mask and training), "shape" (searched
+    arguments of the space), "origin" (who proposed it); `signals` what was measured before training. `repeat` is 0 for
+    the candidate itself, 1, 2 ... where it was trained again on a fresh seed.
+    """
 
     id: int
     number: int
@@ -78,6 +85,9 @@ class TrainingRecord:
     kept: Mapping[str, int]
     mask_checksum: str | None
     point: Point | None
+    traits: Mapping[str, Any]
+    signals: Mapping[str, float]
+    repeat: int
     test_loss: float | None
     test_accuracy: float | None
     reports: tuple[Report, ...]
@@ -140,14 +150,18 @@ def read_training(row: sqlite3.Row, reports: Sequence[Report]) -> TrainingRecord
         kept=json.loads(row["kept"]),
         mask_checksum=row["mask_checksum"],
         point=None if row["point"] is None else np.asarray(json.loads(row["point"]), dtype=np.float64),
+        traits=json.loads(row["traits"]),
+        signals=json.loads(row["signals"]),
+        repeat=row["repeat"],
         test_loss=row["test_loss"],
         test_accuracy=row["test_accuracy"],
         reports=tuple(reports),
     )
 
 
-def as_trial(record: TrainingRecord) -> Trial:
+def as_trial(record: TrainingRecord, costs: tuple[float, ...] = ()) -> Trial:
     """A candidate as strategies see it: its score is the validation accuracy."""
     point = np.zeros(0) if record.point is None else record.point
     scores = {report.epoch: report.validation_accuracy for report in record.reports}
-    return Trial(record.number, point, record.status, scores, sum(record.kept.values()))
+    given = record.traits.get("origin", OWN) != OWN
+    return Trial(record.number, point, record.status, scores, sum(record.kept.values()), costs, given)

@@ -123,18 +123,30 @@ class Registry:
         return study
 
     def set_samples(self, study: Study, samples: int) -> Study:
-        """Change how many candidates a study is to try."""
+        """Let a study try so many candidates at least."""
         with self._transaction():
-            self._db.execute("UPDATE studies SET samples = ? WHERE id = ?", (samples, study.id))
-        return replace(study, samples=samples)
+            # Another process may have let it grow further meanwhile.
+            self._db.execute("UPDATE studies SET samples = max(samples, ?) WHERE id = ?", (samples, study.id))
+        return self.find_study(study.name) or study
 
-    def add_candidate(self, study: Study, number: int, *, seed: int, point: Point, kept: Mapping[str, int]) -> int:
-        """Store a proposed candidate; returns its training id."""
+    def add_candidate(
+        self,
+        study: Study,
+        number: int,
+        *,
+        seed: int,
+        point: Point,
+        kept: Mapping[str, int],
+        traits: Mapping[str, Any] | None = None,
+        repeat: int = 0,
+    ) -> int:
+        """Store a proposed candidate, or that one is trained again on a fresh seed; returns its training id."""
+        values = (seed, dump(point.tolist()), dump(kept), dump(traits or {}), Status.RUNNING, _now())
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO trainings (study_id, number, seed, point, kept, status, created) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (study.id, number, seed, dump(point.tolist()), dump(kept), Status.RUNNING, _now()),
+                "INSERT INTO trainings (study_id, number, repeat, seed, point, kept, traits, status, created) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (study.id, number, repeat, *values),
             )
         return int(cursor.lastrowid or 0)
 
@@ -143,9 +155,13 @@ class Registry:
         rows = self._query("SELECT * FROM studies WHERE id = ?", entry.study_id)
         return read_study(rows[0]) if rows else None
 
-    def candidates(self, study: Study) -> list[TrainingRecord]:
-        """All candidates of a study in the order of their numbers."""
-        return self._trainings("study_id", study.id)
+    def candidates(self, study: Study, *, before: str | None = None) -> list[TrainingRecord]:
+        """All candidates of a study in the order of their numbers; with the epochs recorded `before` a time, or all."""
+        return [record for record in self._trainings("study_id", study.id, before) if not record.repeat]
+
+    def repeats(self, study: Study) -> list[TrainingRecord]:
+        """Candidates of a study trained again on fresh seeds, in the order of their numbers."""
+        return [record for record in self._trainings("study_id", study.id) if record.repeat]
 
     # Entries and their seeds
 
@@ -238,6 +254,8 @@ class Registry:
                 "UPDATE trainings SET status = ?, mask_checksum = ? WHERE id = ?",
                 (status, report.mask_checksum, training_id),
             )
+            if report.signals:
+                self._db.execute("UPDATE trainings SET signals = ? WHERE id = ?", (dump(report.signals), training_id))
 
     def set_status(self, training_id: int, status: Status, *, reason: str | None = None) -> None:
         """Store where a network stands, and why."""
@@ -297,6 +315,12 @@ class Registry:
             self._migrate()
 
     def _migrate(self) -> None:
+        # Tables are copied, and references to them must not be followed meanwhile; a transaction cannot say this.
+        self._db.execute("PRAGMA foreign_keys = OFF")
+        self._migrate_all()
+        self._db.execute("PRAGMA foreign_keys = ON")
+
+    def _migrate_all(self) -> None:
         with self._transaction():
             # Read under the lock: another process may have brought the file up to date while we waited for it.
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -336,14 +360,14 @@ class Registry:
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
-    def _trainings(self, owner: str, owner_id: int) -> list[TrainingRecord]:
-        rows = self._query(f"SELECT * FROM trainings WHERE {owner} = ? ORDER BY number", owner_id)
+    def _trainings(self, owner: str, owner_id: int, before: str | None = None) -> list[TrainingRecord]:
+        rows = self._query(f"SELECT * FROM trainings WHERE {owner} = ? ORDER BY number, repeat", owner_id)
         reports: dict[int, list[Report]] = {row["id"]: [] for row in rows}
         owners = {row["id"]: row for row in rows}
         for row in self._query(
             f"SELECT training_id, {_REPORT_COLUMNS} FROM reports JOIN trainings ON trainings.id = training_id "
-            f"WHERE {owner} = ? ORDER BY training_id, epoch",
-            owner_id,
+            f"WHERE {owner} = ? AND (? IS NULL OR recorded < ?) ORDER BY training_id, epoch",
+            *(owner_id, before, before),
         ):
             training = owners[row["training_id"]]
             values = {name: row[name] for name in _REPORT_COLUMNS.split(", ")}

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snas.compare import Comparison, compare_all
 from snas.densities import Densities
 from snas.errors import SnasError
 from snas.exports import Group, Row
-from snas.ranking import Filter, densities_of, make_row, rank
+from snas.ranking import Filter, densities_of, make_row, rank, reference_of
 from snas.registry import Entry, Registry
+from snas.report.front import has_values, volumes
+from snas.trials import Status
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,12 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the leaderboard: a sparse network and how well it does."""
+    """One row of the leaderboard: a sparse network and how well it does.
+
+    Attributes:
+        row: its figures.
+        densities: of its layers.
+        entry: all that the registry has of it.
+        reasons: why seeds are missing.
+        accuracies: number of each final seed -> its test accuracy; validation where the data have no test split.
+    """
 
     row: Row
     densities: Densities
     entry: Entry = field(repr=False)
     reasons: tuple[str, ...]
+    accuracies: Mapping[int, float]
     _bench: Bench = field(repr=False)
     _checksums: Mapping[int, str] = field(repr=False)
 
@@ -44,6 +56,11 @@ class Result:
     def validation_accuracy(self) -> float | None:
         """Mean validation accuracy over the seeds; of the candidate in its search where no final was trained."""
         return self.row.validation_accuracy
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean test accuracy, or validation accuracy where none was measured."""
+        return self.validation_accuracy if self.test_accuracy is None else self.test_accuracy
 
     def build(self, *, seed: int = 0) -> nn.Module:
         """Build the network of final seed `seed` as it was before training: its initial weights, its first mask.
@@ -84,7 +101,23 @@ class Result:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found, and the baselines beside it."""
+    """What a search found, and the baselines beside it.
+
+    Attributes:
+        study: its name.
+        registry: file that has all of it.
+        space: of networks.
+        dataset: that they were trained on.
+        strategy: that proposed them.
+        candidates: how many were tried.
+        epochs_trained: what the search has cost, with the candidates that were trained again on fresh seeds.
+        wall_seconds: that the command took.
+        best: the winner; its figures are of final seeds alone, never of the search that chose it.
+        baselines: method -> the same number of weights, trained on the same final seeds.
+        front: with several objectives the networks that no other outdoes, the most accurate first.
+        front_baselines: the baselines of each of them.
+        objectives: what counted beside the accuracy.
+    """
 
     study: str
     registry: Path
@@ -96,6 +129,43 @@ class SearchResult:
     wall_seconds: float
     best: Result
     baselines: Mapping[str, Result]
+    front: tuple[Result, ...] = ()
+    front_baselines: tuple[Mapping[str, Result], ...] = ()
+    objectives: tuple[str, ...] = ()
+
+    @property
+    def differences(self) -> list[Comparison]:
+        """The winner, or each network of the front, against each of its baselines by paired tests.
+
+        Final seed k gives both the same initial weights, order of data and split. p values are adjusted over the
+        baselines of one network; baselines that share fewer than 2 seeds with it are left out.
+
+        Example:
+            >>> import snas, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     found = snas.search(
+            ...         "lenet-300-100", samples=1, epochs=1, final_seeds=2, baselines="snip", registry=f"{folder}/r.db"
+            ...     )
+            >>> [(one.method, one.reference, one.difference.seeds) for one in found.differences]
+            [('searched', 'snip', 2)]
+        """
+        pairs = zip(self.front, self.front_baselines, strict=True) if self.front else [(self.best, self.baselines)]
+        return [one for network, baselines in pairs for one in compare_with(network, baselines)]
+
+    @property
+    def hypervolumes(self) -> dict[str, float]:
+        """With several objectives what the front covers, and what each baseline does at the front's costs.
+
+        The volume between the networks and guessing at the dense network's cost: accuracy by decades of each cost, as
+        the leaderboard counts it (`snas.report.front`). "all" is that of searched networks and baselines together.
+        Empty with one objective, or where nothing was tested.
+        """
+        pairs = zip(self.front, self.front_baselines, strict=True) if self.front else []
+        results = [result for network, baselines in pairs for result in (network, *baselines.values())]
+        rows = [result.row for result in results if has_values(result.row, self.objectives)]
+        if not rows:
+            return {}
+        return volumes(rows, self.objectives, reference_of([result.entry for result in results], self.objectives))
 
     def leaderboard(self) -> list[Group]:
         """The study's rows, ranked.
@@ -124,7 +194,20 @@ class SearchResult:
             "wall_seconds": self.wall_seconds,
             "best": self.best.as_dict(),
             "baselines": {name: result.as_dict() for name, result in self.baselines.items()},
+            "differences": [one.as_dict() for one in self.differences],
+            "front": [result.as_dict() for result in self.front],
+            "hypervolume": self.hypervolumes,
         }
+
+
+def compare_with(network: Result, baselines: Mapping[str, Result]) -> list[Comparison]:
+    """Paired tests of a network against its baselines, on the final seeds that both have; at least 2."""
+    pairs = [
+        (network.row.method, network.accuracies, name, other.accuracies)
+        for name, other in baselines.items()
+        if len(network.accuracies.keys() & other.accuracies.keys()) >= 2
+    ]
+    return compare_all(network.row.density, pairs)
 
 
 def row_as_dict(row: Row) -> dict[str, Any]:
@@ -138,6 +221,10 @@ def row_as_dict(row: Row) -> dict[str, Any]:
         "layers": {name: {"kept": kept, "total": total} for name, kept, total in row.layers},
         "validation_accuracy": row.validation_accuracy,
         "test_accuracy": {"mean": row.test_accuracy, "std": row.test_std, "n": row.seeds},
+        "space": row.space,
+        "strategy": row.strategy,
+        "mask_rule": row.mask_rule,
+        "flops": row.flops,
     }
 
 
@@ -146,7 +233,14 @@ def make_result(registry: Registry, entry: Entry, bench: Bench) -> Result:
     runs = registry.runs(entry)
     reasons = tuple(f"seed {run.number}: {run.reason}" for run in runs if run.reason)
     checksums = {run.number: run.mask_checksum or "" for run in runs}
-    return Result(make_row(registry, entry), densities_of(entry, runs), entry, reasons, bench, checksums)
+    tested = bool(len(bench.dataset.test_y))
+    measured = {
+        run.number: run.test_accuracy if tested else run.validation_accuracy
+        for run in runs
+        if run.status is Status.FINISHED
+    }
+    accuracies = {number: value for number, value in measured.items() if value is not None}
+    return Result(make_row(registry, entry), densities_of(entry, runs), entry, reasons, accuracies, bench, checksums)
 
 
 def require_trained(result: Result) -> Result:

@@ -80,4 +80,35 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE entries ADD COLUMN cited_std REAL;
     ALTER TABLE entries ADD COLUMN cited_seeds INTEGER;
     """,
+    # Candidates differ in more than densities, are measured before training, and may be trained again on fresh seeds.
+    # SQLite cannot change a UNIQUE constraint in place: the table is copied. Foreign keys are off while it is.
+    """
+    CREATE TABLE trainings_3 (           -- one network in training: a candidate of a study, or one seed of an entry
+        id INTEGER PRIMARY KEY,
+        study_id INTEGER REFERENCES studies (id),
+        entry_id INTEGER REFERENCES entries (id),
+        number INTEGER NOT NULL,         -- candidate 0, 1, 2 ... of the study, or seed 0, 1, 2 ... of the entry
+        repeat INTEGER NOT NULL DEFAULT 0,  -- 0: the candidate itself; 1, 2 ...: trained again on a fresh seed
+        seed INTEGER NOT NULL,
+        point TEXT,                      -- JSON: the proposed point of the unit cube, for candidates
+        kept TEXT NOT NULL,              -- JSON: kept weights by layer, {} until known
+        traits TEXT NOT NULL DEFAULT '{}',   -- JSON: rule of mask and training, searched arguments, where it came from
+        signals TEXT NOT NULL DEFAULT '{}',  -- JSON: what was measured before training, by name
+        mask_checksum TEXT,
+        status TEXT NOT NULL,
+        reason TEXT,
+        test_loss REAL,
+        test_accuracy REAL,
+        created TEXT NOT NULL,
+        CHECK ((study_id IS NULL) != (entry_id IS NULL)),
+        UNIQUE (study_id, number, repeat),
+        UNIQUE (entry_id, number)
+    );
+    INSERT INTO trainings_3 (id, study_id, entry_id, number, seed, point, kept, mask_checksum, status, reason,
+        test_loss, test_accuracy, created)
+        SELECT id, study_id, entry_id, number, seed, point, kept, mask_checksum, status, reason, test_loss,
+        test_accuracy, created FROM trainings;
+    DROP TABLE trainings;
+    ALTER TABLE trainings_3 RENAME TO trainings;
+    """,
 )

@@ -28,6 +28,7 @@ class Stream(enum.IntEnum):
     CALIBRATION = 11
     MOVE = 12
     REDRAW = 13
+    REPEAT = 14
 
 
 def derive(seed: int, *path: int) -> int:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import numbers
 import os
-import re
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from snas.budget import Budget
+from snas.checks import (
+    check_types,
+    flattened,
+    read_density,
+    require_choice,
+    require_different,
+    require_integer,
+    require_name,
+    split_list,
+)
 from snas.densities import check_density
 from snas.errors import InputError
 from snas.initialization import RULES, require_rule
 from snas.training.rule import Augmentation, OptimizerName, Precision, Schedule, TrainingRule
 
+AUTO_TRAINS = ("static", "set", "rigl")  # what --train auto chooses from
 _RULE = {item.name: item for item in fields(TrainingRule)}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 
 
-PANELS = SEARCH, NETWORK, TRAINING, RUN = ("Search", "Network and data", "Training", "Run")
+PANELS = SEARCH, BUDGET, NETWORK, TRAINING, RUN = ("Search", "Budget", "Network and data", "Training", "Run")
 
 
 def option(default: Any, help: str, *, panel: str = NETWORK, shown: str | None = None) -> Any:
@@ -107,9 +114,71 @@ class SearchSettings(Settings):
     grace: int = option(1, "Epochs that every candidate gets before it can be stopped.", panel=SEARCH)
     eta: int = option(2, "ASHA's reduction factor: the best 1/eta of a rung go on.", panel=SEARCH)
     representation: str | None = option(
-        None, "One density per layer, per block, or one for all: layer, block, uniform.", panel=SEARCH, shown="layer"
+        None,
+        "One density per layer, per block, five along the depth, or one for all: layer, block, depth, uniform.",
+        panel=SEARCH,
+        shown="layer; depth with --shape",
     )
-    mask: str = option("random", "What chooses the kept weights of a layer: random, snip, synflow ...", panel=SEARCH)
+    mask: str = option(
+        "random",
+        "What chooses the kept weights of a layer: random, snip, synflow ...; several with commas, or auto: searched.",
+        panel=SEARCH,
+    )
+    train: str = option(
+        "static",
+        "How the mask is trained: static (it stays), set, rigl; several with commas, or auto: searched.",
+        panel=SEARCH,
+    )
+    shape: Mapping[str, Any] = option(
+        dict, "Argument of the space to search, name=1,2,4 or name=1..6; may be repeated.", shown="none", panel=SEARCH
+    )
+    objectives: str = option(
+        "accuracy", "accuracy alone, or with kept_weights or flops, commas between: finds a front.", panel=SEARCH
+    )
+    warm_start: str | None = option(
+        None,
+        "First candidates: none, rules (ERK, uniform, smart ratios), the id of a row, or a file of densities.",
+        shown="rules inside a budget, else none",
+        panel=SEARCH,
+    )
+    screen: str | None = option(
+        None,
+        "Signal before training that chooses among proposals where the registry shows that it helps: egf1, paths ...; "
+        "egf1:8 of 8 proposals.",
+        shown="none",
+        panel=SEARCH,
+    )
+    brackets: int = option(1, "ASHA's brackets; each begins one rung later (Hyperband).", panel=SEARCH)
+    confirm: int = option(
+        3, "Candidates near the top that are trained again on fresh seeds before the winner is named.", panel=SEARCH
+    )
+    confirm_seeds: int = option(2, "Fresh seeds for each of them; 0: none.", panel=SEARCH)
+    front: int = option(8, "With several objectives: most networks of the front to train in the end.", panel=SEARCH)
+    density: float | None = option(None, "Keep exactly this fraction of all weights.", shown="none", panel=BUDGET)
+    weights: int | None = option(None, "Keep exactly this number of weights.", shown="none", panel=BUDGET)
+    max_density: float | None = option(None, "Keep at most this fraction.", shown="none", panel=BUDGET)
+    min_density: float | None = option(
+        None, "Keep at least this fraction.", shown="a tenth of the largest; a hundredth for a front", panel=BUDGET
+    )
+    max_weights: int | None = option(None, "Keep at most this number of weights.", shown="none", panel=BUDGET)
+    max_flops: int | None = option(
+        None, "At most so many operations for one example, 2 per kept weight and position.", shown="none", panel=BUDGET
+    )
+    floor: Mapping[str, Any] = option(
+        dict, "Smallest density of a layer, name=F or pattern=F; may be repeated.", shown="none", panel=BUDGET
+    )
+    cap: Mapping[str, Any] = option(
+        dict, "Largest density of a layer, name=F or pattern=F; may be repeated.", shown="none", panel=BUDGET
+    )
+    pin: Mapping[str, Any] = option(
+        dict, "Fixed density of a layer, name=F or pattern=F; may be repeated.", shown="none", panel=BUDGET
+    )
+    baselines: str | None = option(
+        None,
+        "Methods to train beside the winner at its number of weights; or none.",
+        shown="dense,snip,ldi; inside a budget erk too, and what --train names",
+        panel=RUN,
+    )
     evaluator: str = option("serial", "What trains the candidates.", panel=RUN)
     name: str | None = option(
         None, "Name of the study; the same name resumes it.", shown="from the settings", panel=RUN
@@ -119,11 +188,52 @@ class SearchSettings(Settings):
         super().__post_init__()
         require_integer("samples", self.samples, 1, 10**6)
         require_integer("eta", self.eta, 2, 10**6)
+        require_integer("brackets", self.brackets, 1, 64)
+        require_integer("confirm", self.confirm, 0, 1000)
+        require_integer("confirm-seeds", self.confirm_seeds, 0, 1000)
+        require_integer("front", self.front, 1, 1000)
+        for name in ("floor", "cap", "pin"):
+            given = {
+                layer: read_density(str(value), f"{name} of layer {layer!r}")
+                for layer, value in flattened(getattr(self, name)).items()
+            }
+            object.__setattr__(self, name, given)
+        self.budget()
+        self._check_screen()
+        self.baseline_names()
         from snas.evaluators.asha import Ladder
 
-        Ladder(self.grace, self.epochs, self.eta)
+        Ladder(self.grace, self.epochs, self.eta, self.brackets)
         if self.name is not None:
             require_name(self.name)
+
+    def budget(self) -> Budget:
+        """What the network may keep."""
+        names = ("density", "weights", "min_density", "max_density", "max_weights", "max_flops")
+        return Budget(**{name: getattr(self, name) for name in names}, floors=self.floor, caps=self.cap)
+
+    def _check_screen(self) -> None:
+        """Write the screen in one way, so that a study keeps its identity; raise InputError for an impossible one."""
+        if self.screen is None:
+            return
+        from snas.objectives import read_objectives
+        from snas.screening import read_screen
+
+        signal, proposals = read_screen(self.screen)
+        if read_objectives(self.objectives):
+            raise InputError(
+                f"screen is {self.screen!r}, but a signal is known to go along with the accuracy alone; leave screen "
+                "out, or search for accuracy alone"
+            )
+        object.__setattr__(self, "screen", f"{signal}:{proposals}")
+
+    def baseline_names(self) -> list[str]:
+        """The methods to compare with."""
+        if self.baselines is not None:
+            return read_baselines(self.baselines)
+        names = ["dense", *(["erk"] if self.budget().bounded else []), "snip", "ldi"]
+        trains = AUTO_TRAINS if self.train == "auto" else self.train.split(",")
+        return names + [train.strip() for train in trains if train.strip() != "static"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +258,46 @@ class PruneSettings(Settings):
         require_integer("final-seeds", self.final_seeds, 1, 1000)
         if self.name is not None:
             require_name(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSettings(Settings):
+    """What `snas transfer` can be told; what it is not told is as the row has it.
+
+    Raises:
+        InputError: for a value outside its range.
+    """
+
+    density: float | None = option(None, "Keep exactly this fraction of all weights.", shown="the row's", panel=BUDGET)
+    mask: str | None = option(
+        None, "What chooses the kept weights of a layer: random, snip, synflow ...", shown="the row's", panel=SEARCH
+    )
+    train: str | None = option(
+        None, "How the mask is trained: static (it stays), set, rigl.", shown="the row's", panel=SEARCH
+    )
+    baselines: str = option(
+        "none", "Methods to train beside it at its number of weights, beside the same rule with ERK.", panel=RUN
+    )
+    name: str | None = option(None, "Name of the leaderboard's row.", shown="from the row", panel=RUN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.density is not None:
+            check_density(self.density)
+        require_integer("final-seeds", self.final_seeds, 1, 1000)
+        read_baselines(self.baselines)
+        if self.name is not None:
+            require_name(self.name)
+
+    def baseline_names(self) -> list[str]:
+        """The methods to compare with, beside ERK."""
+        return read_baselines(self.baselines)
+
+
+def as_in_row() -> tuple[str, ...]:
+    """The settings that `snas transfer` takes from the row where they are not given: all that results depend on."""
+    more = ("space_arg", "init", "rescale", "first_layer", "last_layer", "seed")
+    return (*(name for name in _RULE if name in Settings.__dataclass_fields__), *more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,95 +343,18 @@ class SweepSettings(Settings):
         return [read_density(text) for text in split_list("densities", self.densities, example="0.1,0.05,0.02")]
 
 
-def split_list(what: str, text: str, *, example: str) -> list[str]:
-    """The items of a list with commas between.
+def read_baselines(text: str) -> list[str]:
+    """The methods that a list with commas names; "none" names none.
 
     Raises:
-        InputError: if there is none, or one is empty.
+        InputError: if one is empty, or there twice.
 
     Example:
-        >>> split_list("methods", "snip, erk", example="dense,snip")
-        ['snip', 'erk']
+        >>> read_baselines("snip, erk"), read_baselines("none")
+        (['snip', 'erk'], [])
     """
-    items = [item.strip() for item in text.split(",")]
-    if not all(items):
-        wrong = "is empty" if len(items) == 1 else f"is {text!r}, whose item {items.index('') + 1} is empty"
-        raise InputError(f"{what} {wrong}; expected items with commas between, as in {example}")
-    return items
-
-
-def listed(values: Any) -> str:
-    """Methods or densities as the text that `split_list` takes apart; numbers keep all their digits.
-
-    Example:
-        >>> listed(["snip", "erk"]), listed([0.1, 0.05]), listed(0.1), listed("snip,erk")
-        ('snip,erk', '0.1,0.05', '0.1', 'snip,erk')
-    """
-    if isinstance(values, str):
-        return values
-    items = values if isinstance(values, Iterable) else [values]
-    return ",".join(repr(float(item)) if isinstance(item, numbers.Real) else str(item) for item in items)
-
-
-def read_density(text: str) -> float:
-    """The density that `text` says; raises InputError where it says none."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise InputError(f"density is {text!r}; expected 0 < density <= 1") from None
-    return check_density(value)
-
-
-def require_different(what: str, items: Sequence[str]) -> None:
-    """Raise InputError if an item is there twice."""
-    twice = next((item for item in items if items.count(item) > 1), None)
-    if twice is not None:
-        raise InputError(f"{what} {twice!r} is given twice; give each once")
-
-
-def plain_type(hint: Any) -> Any:
-    """The type that a field's values have: str, int, float, bool, or dict for key=value pairs."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return plain_type(next(choice for choice in typing.get_args(hint) if choice is not types.NoneType))
-    if origin is typing.Literal:
-        return str
-    return hint if origin is None else dict
-
-
-def check_types(settings: Any) -> None:
-    """Bring numbers of any kind (NumPy's too) to int and float, in place; raise InputError for other types."""
-    hints = typing.get_type_hints(type(settings))
-    for item in fields(settings):
-        value, hint = getattr(settings, item.name), hints[item.name]
-        if value is None and types.NoneType in typing.get_args(hint):
-            continue
-        kind = plain_type(hint)
-        fits: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real, dict: Mapping, str: (str, os.PathLike)}
-        if not isinstance(value, fits.get(kind, kind)) or (isinstance(value, bool) and kind is not bool):
-            shown = item.name.replace("_", "-")
-            raise InputError(f"{shown} is {value!r}; expected {'key=value pairs' if kind is dict else kind.__name__}")
-        object.__setattr__(settings, item.name, kind(value))
-
-
-def require_integer(what: str, value: Any, low: int, high: int) -> None:
-    """Raise InputError unless `value` is an integer in [low, high]."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        small = not isinstance(value, int) or value < low
-        bound = f"an integer of at least {low}" if high >= 10**6 and small else f"an integer from {low} to {high}"
-        raise InputError(f"{what} is {value}; expected {bound}")
-
-
-def require_choice(what: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise InputError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise InputError(f"{what} is {value!r}; choices: {', '.join(choices)}")
-
-
-def require_name(name: str) -> None:
-    """Raise InputError unless `name` can name a study: safe in files, tables and shells."""
-    if not NAME.fullmatch(name):
-        shown = name if len(name) <= 60 else name[:57] + "..."
-        raise InputError(
-            f"name is {shown!r}; expected 1 to 100 letters, digits, '.', '_', '+' or '-', first a letter or digit"
-        )
+    if text == "none":
+        return []
+    names = split_list("baselines", text, example="dense,snip,erk")
+    require_different("baseline", names)
+    return names

@@ -14,33 +14,32 @@ from typing import Any
 
 from snas.baselines import describe_baseline
 from snas.bench import Bench
-from snas.conductor import Conductor
-from snas.errors import InputError, SnasError
-from snas.evaluators.asha import Ladder
+from snas.conductor import Conductor, candidate_of
+from snas.confirm import Repeats, best_of, costs_by_number, front_of, near_top, scores_of
+from snas.encoding import Candidate
+from snas.errors import InputError
 from snas.evaluators.base import candidate_key, evaluators
 from snas.finals import train_entry
 from snas.listener import Listener
-from snas.pruning.methods import given_densities
+from snas.plan import Plan
 from snas.registry import Entry, Registry, Study, TrainingRecord
+from snas.screening import SignalScreen
+from snas.search_spaces.base import SearchSpace
 from snas.settings import SearchSettings
-from snas.strategies.base import Strategy, make_strategy
 from snas.training.checkpoints import Checkpoints
 from snas.trials import Status
 
-BASELINES = ("dense", "snip", "ldi")
-
-
-def identity_of(bench: Bench, settings: SearchSettings, strategy: Strategy | None = None) -> dict[str, Any]:
-    """What must not change when a study is resumed: everything that its scores depend on."""
-    return {
-        "space": bench.space.describe(),
-        "dataset": bench.describe_dataset(),
-        "strategy": _describe_strategy(settings, strategy),
-        "mask": settings.mask,
-        "rule": bench.describe_rule(),
-        "asha": {"grace": settings.grace, "eta": settings.eta},
-        "seed": settings.seed,
-    }
+# What an identity leaves out where it is as usual, and how that is said.
+USUAL = {
+    "budget": "none",
+    "pins": "none",
+    "train": "static",
+    "shapes": "none",
+    "brackets": "1",
+    "objectives": "accuracy",
+    "screen": "none",
+}
+OTHER_POINTS = "other points of the warm-start"
 
 
 def study_name(bench: Bench, settings: SearchSettings, identity: Mapping[str, Any]) -> str:
@@ -53,15 +52,13 @@ def study_name(bench: Bench, settings: SearchSettings, identity: Mapping[str, An
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[-100:].lstrip("-._+")
 
 
-def open_study(
-    registry: Registry, bench: Bench, settings: SearchSettings, strategy: Strategy | None = None
-) -> tuple[Study, bool]:
+def open_study(registry: Registry, bench: Bench, settings: SearchSettings, plan: Plan) -> tuple[Study, bool]:
     """Find the study to resume, or start it. Returns the study and whether it is resumed.
 
     Raises:
         InputError: if the name belongs to a study with other settings.
     """
-    identity = json.loads(json.dumps(identity_of(bench, settings, strategy)))
+    identity = plan.identity(bench, settings)
     name = study_name(bench, settings, identity)
     study = registry.find_study(name)
     if study is None:
@@ -79,89 +76,140 @@ def open_study(
 
 def grow(registry: Registry, study: Study, samples: int) -> Study:
     """Let the study try more candidates; a smaller number than before changes nothing."""
-    return registry.set_samples(study, samples) if samples > study.samples else study
+    return registry.set_samples(study, samples)
 
 
 def run_search(
-    registry: Registry,
-    study: Study,
-    bench: Bench,
-    settings: SearchSettings,
-    *,
-    strategy: Strategy | None = None,
-    listener: Listener,
+    registry: Registry, study: Study, bench: Bench, settings: SearchSettings, plan: Plan, *, listener: Listener
 ) -> Conductor:
-    """Try candidates until the study has its samples and every promotion is made."""
+    """Try candidates until the study has its samples and every promotion is made; then train the best ones again."""
     conductor = Conductor(
         registry,
         study,
-        space=bench.space,
-        strategy=strategy or make_strategy(settings.strategy, settings.strategy_arg),
-        ladder=Ladder(settings.grace, settings.epochs, settings.eta),
+        encoding=plan.encoding,
+        strategy=plan.strategy,
+        ladder=plan.ladder,
         seed=settings.seed,
         listener=listener,
+        objectives=plan.objectives,
+        starts=plan.starts,
+        screen=_screen(registry, study, bench, settings, plan, listener),
     )
     checkpoints = Checkpoints(registry.files / study.name)
-    evaluator = evaluators.get(settings.evaluator)(bench.task, given_densities(settings.mask), checkpoints)
+    evaluator = evaluators.get(settings.evaluator)(bench.task, checkpoints)
     for report in evaluator.run(conductor):
         conductor.take(report)
     for trial in conductor.history:
         if trial.status is Status.FINISHED:  # a kill may have come between its last report and this
             checkpoints.drop(candidate_key(trial.number))
+    chosen, seeds = to_confirm(registry, study, settings, plan)
+    if seeds:
+        repeats = Repeats(
+            registry,
+            study,
+            encoding=plan.encoding,
+            chosen=chosen,
+            seeds=seeds,
+            seed=settings.seed,
+            epochs=settings.epochs,
+            listener=listener,
+        )
+        for report in evaluator.run(repeats):
+            repeats.take(report)
+        for record in registry.repeats(study):
+            if record.status is Status.FINISHED:
+                checkpoints.drop(candidate_key(record.number, record.repeat))
     return conductor
 
 
-def best_candidate(registry: Registry, study: Study) -> TrainingRecord:
-    """The winner: of the fully trained candidates the one with the best validation accuracy after its last epoch; of
-    equal ones the smallest, then the one with the lower validation loss, then the earlier.
-
-    Raises:
-        SnasError: if there is none.
-    """
-    records = registry.candidates(study)
-    finished = [record for record in records if record.status is Status.FINISHED]
-    if not finished:
-        failed = [record for record in records if record.reason]
-        reason = f"; candidate {failed[0].number}: {failed[0].reason}" if failed else ""
-        raise SnasError(f"none of {len(records)} candidates of study {study.name!r} could be trained{reason}")
-    return min(
-        finished,
-        key=lambda record: (
-            -record.reports[-1].validation_accuracy,
-            sum(record.kept.values()),
-            record.reports[-1].validation_loss,
-            record.number,
-        ),
+def _screen(
+    registry: Registry, study: Study, bench: Bench, settings: SearchSettings, plan: Plan, listener: Listener
+) -> SignalScreen | None:
+    """What filters proposals, where that is asked for."""
+    if settings.screen is None:
+        return None
+    return SignalScreen(
+        registry, study, encoding=plan.encoding, task=bench.task, screen=settings.screen, listener=listener
     )
 
 
+def to_confirm(registry: Registry, study: Study, settings: SearchSettings, plan: Plan) -> tuple[list[int], int]:
+    """The candidates that are trained again before the winner is named, and on how many fresh seeds: none where there
+    is nothing to choose from, or nothing is to be confirmed."""
+    records = registry.candidates(study)
+    most = settings.front if plan.objectives and settings.confirm else settings.confirm
+    costs = costs_by_number(records, plan.encoding, plan.objectives)
+    chosen = near_top(records, most, costs=costs)
+    return chosen, settings.confirm_seeds if len(chosen) > 1 else 0
+
+
+def winners(registry: Registry, study: Study, settings: SearchSettings, plan: Plan) -> list[TrainingRecord]:
+    """The best candidate; with several objectives the front, the most accurate first.
+
+    Raises:
+        SnasError: if no candidate was trained fully, or none near the top on a fresh seed.
+    """
+    records = registry.candidates(study)
+    scores = scores_of(registry, study, seeds=to_confirm(registry, study, settings, plan)[1])
+    if not plan.objectives:
+        return [best_of(records, scores)]
+    costs = costs_by_number(records, plan.encoding, plan.objectives)
+    return front_of(records, scores, costs, most=settings.front)
+
+
 def run_finals(
-    registry: Registry, study: Study, bench: Bench, settings: SearchSettings, *, listener: Listener
-) -> dict[str, Entry]:
-    """Enter the winner into the leaderboard and, unless `final_seeds` is 0, train it beside the baselines.
+    registry: Registry, study: Study, bench: Bench, settings: SearchSettings, plan: Plan, *, listener: Listener
+) -> list[dict[str, Entry]]:
+    """Enter the winners into the leaderboard and, unless `final_seeds` is 0, train each beside the baselines.
 
     Returns:
-        Entries by name: "best", then "dense", "snip" and "ldi" at the winner's weight count where they are trained.
+        For each winner its entries by name: "best", then the baselines at its number of weights, where they are
+        trained.
     """
-    winner = best_candidate(registry, study)
-    entries = {"best": _winner_entry(registry, study, bench, settings, winner)}
+    found = []
+    for winner in winners(registry, study, settings, plan):
+        candidate = candidate_of(plan.encoding, winner)
+        own = bench.of(candidate.space)
+        entries = {"best": _winner_entry(registry, study, own, settings, winner, candidate)}
+        if settings.final_seeds:
+            kept = sum(winner.kept.values())
+            for method in settings.baseline_names():
+                try:
+                    entries[method] = _baseline_entry(registry, study, own, method, kept)
+                except InputError as error:
+                    listener.on_message(f"baseline {method} is left out: {error}")
+        found.append(entries)
+    registry.supersede(study, [entry for entries in found for entry in entries.values()])
     if settings.final_seeds:
-        kept = sum(winner.kept.values())
-        for method in BASELINES:
-            entries[method] = _baseline_entry(registry, study, bench, method, kept)
-    registry.supersede(study, list(entries.values()))
-    if settings.final_seeds:
-        for entry in entries.values():
-            train_entry(registry, entry, bench, seeds=settings.final_seeds, listener=listener)
-    return entries
+        for entries in found:
+            own = bench.of(space_of(plan, registry, study, entries["best"]))
+            for entry in entries.values():
+                train_entry(registry, entry, own, seeds=settings.final_seeds, listener=listener)
+    return found
+
+
+def search_cost(registry: Registry, study: Study) -> tuple[int, float]:
+    """Epochs and seconds that a search has taken, with those of candidates trained again."""
+    records = [*registry.candidates(study), *registry.repeats(study)]
+    epochs = sum(record.epochs for record in records)
+    return epochs, sum(report.seconds for record in records for report in record.reports)
+
+
+def space_of(plan: Plan, registry: Registry, study: Study, entry: Entry) -> SearchSpace:
+    """The architecture of a searched entry."""
+    record = next(record for record in registry.candidates(study) if record.number == entry.candidate)
+    return candidate_of(plan.encoding, record).space
 
 
 def _winner_entry(
-    registry: Registry, study: Study, bench: Bench, settings: SearchSettings, winner: TrainingRecord
+    registry: Registry,
+    study: Study,
+    bench: Bench,
+    settings: SearchSettings,
+    winner: TrainingRecord,
+    candidate: Candidate,
 ) -> Entry:
-    records = registry.candidates(study)
-    epochs = sum(record.epochs for record in records)
-    seconds = sum(report.seconds for record in records for report in record.reports)
+    epochs, seconds = search_cost(registry, study)
     entry = registry.add_entry(
         Entry(
             key=f"study {study.name}: searched {winner.number}",
@@ -170,9 +218,9 @@ def _winner_entry(
             method="searched",
             space=bench.space.describe(),
             dataset=bench.describe_dataset(),
-            rule=bench.describe_rule(given_densities(settings.mask)),
+            rule=bench.describe_rule(candidate.method),
             strategy=study.identity["strategy"]["name"],
-            mask_rule=settings.mask,
+            mask_rule=candidate.rule,
             seed=settings.seed,
             kept_weights=sum(winner.kept.values()),
             total_weights=bench.space.total_weights,
@@ -188,36 +236,47 @@ def _winner_entry(
 def _baseline_entry(registry: Registry, study: Study, bench: Bench, method: str, kept: int) -> Entry:
     count = bench.space.total_weights if method == "dense" else kept
     baseline = describe_baseline(bench, method, count, seed=study.identity["seed"], name=study.name)
-    return registry.add_entry(replace(baseline, key=f"study {study.name}: {method} {count}", study_id=study.id))
-
-
-def _describe_strategy(settings: SearchSettings, strategy: Strategy | None) -> dict[str, Any]:
-    """Name and options; for an object its class and whatever of its attributes reads the same in every process."""
-    if strategy is None:
-        given = {key: str(value) for key, value in settings.strategy_arg.items()}
-        return {"name": settings.strategy, "arguments": given}
-    options = {
-        key: repr(value) for key, value in getattr(strategy, "__dict__", {}).items() if " at 0x" not in repr(value)
-    }
-    return {"name": f"{type(strategy).__module__}.{type(strategy).__qualname__}", "arguments": options}
+    key = f"study {study.name}: {method} {count}"
+    if dict(bench.space.arguments) != study.identity["space"]["arguments"]:  # a shape of its own
+        key += f" {json.dumps(dict(bench.space.arguments), sort_keys=True)}"
+    return registry.add_entry(replace(baseline, key=key, study_id=study.id))
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """Say in a few words what differs between two identities; "" where nothing does."""
-    found = []
-    for key in wanted:
-        old, new = stored.get(key), wanted[key]
-        if old == new:
-            continue
-        if isinstance(new, Mapping) and isinstance(old, Mapping):
-            inner = [name for name in new if old.get(name) != new[name]]
-            name = "name" if "name" in inner else inner[0] if inner else "settings"
-            if name in ("network", "fingerprint", "split"):
-                found.append(f"another {name} of the {key}")
-            elif isinstance(new.get(name), (str, int, float, bool)):
-                found.append(f"{key} {name} {old.get(name)} (now {new[name]})")
-            else:
-                found.append(f"another {key} ({', '.join(inner)})")
-        else:
-            found.append(f"{key} {old} (now {new})")
-    return ", ".join(found)
+    keys = [*wanted, *(key for key in stored if key not in wanted)]
+    differing = [key for key in keys if stored.get(key) != wanted.get(key) and key != "masks"]  # "mask" tells it
+    told = {key: _difference(key, stored.get(key), wanted.get(key)) for key in differing}
+    plain = {key: text for key, text in told.items() if text != OTHER_POINTS}  # these follow from anything else
+    return ", ".join((plain or told).values())
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    """The same for one key."""
+    if key == "warm-start":
+        sources = [(value or {}).get("from", "none") for value in (old, new)]
+        return OTHER_POINTS if sources[0] == sources[1] else f"warm-start {sources[0]} (now {sources[1]})"
+    if key in USUAL:
+        return f"{key} {_text(old, USUAL[key])} (now {_text(new, USUAL[key])})"
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return f"{key} {_text(old)} (now {_text(new)})"
+    inner = [name for name in new if old.get(name) != new[name]]
+    name = "name" if "name" in inner else inner[0] if inner else "settings"
+    if name in ("network", "fingerprint", "split"):
+        return f"another {name} of the {key}"
+    if isinstance(new.get(name), (str, int, float, bool)):
+        return f"{key} {name} {old.get(name)} (now {new[name]})"
+    return f"another {key} ({', '.join(inner)})"
+
+
+def _text(value: Any, usual: str = "none") -> str:
+    """A part of an identity as the user would write it."""
+    if isinstance(value, Mapping):
+        parts = [
+            f"{key} ({_text(item)})" if isinstance(item, Mapping) else f"{key}={_text(item)}"
+            for key, item in value.items()
+        ]
+        return " ".join(parts) or usual
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return usual if value is None else str(value)

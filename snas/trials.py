@@ -25,7 +25,10 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One epoch of one candidate. Losses are mean cross-entropies, accuracies fractions in [0, 1]."""
+    """One epoch of one candidate. Losses are mean cross-entropies, accuracies fractions in [0, 1].
+
+    `signals`, where they are asked for, were measured before the training; the first epoch's report has them.
+    """
 
     trial: int
     epoch: int
@@ -35,6 +38,7 @@ class Report:
     validation_accuracy: float
     seconds: float
     mask_checksum: str = ""
+    signals: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +51,10 @@ class Trial:
         status: where it stands.
         scores: epochs trained -> score at that epoch, higher is better; finite values only.
         kept_weights: weights that the candidate keeps.
+        costs: what is to be small beside a high score, in the search's order of objectives; empty where the score is
+            all that counts.
+        bracket: number of successive halving's bracket that it is in; those of different brackets did not compete.
+        given: whether it is a start that the search was given, not one that the strategy proposed.
     """
 
     number: int
@@ -54,6 +62,9 @@ class Trial:
     status: Status = Status.RUNNING
     scores: Mapping[int, float] = field(default_factory=dict)
     kept_weights: int = 0
+    costs: tuple[float, ...] = ()
+    given: bool = False
+    bracket: int = 0
 
     __hash__ = None  # type: ignore[assignment]  # An array and a mapping have none.
 
@@ -62,7 +73,8 @@ class Trial:
         if not isinstance(other, Trial):
             return NotImplemented
         return (
-            (self.number, self.status, self.kept_weights) == (other.number, other.status, other.kept_weights)
+            (self.number, self.status, self.kept_weights, self.costs, self.given, self.bracket)
+            == (other.number, other.status, other.kept_weights, other.costs, other.given, other.bracket)
             and np.array_equal(self.point, other.point)
             and dict(self.scores) == dict(other.scores)
         )

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import snas
 from snas.errors import InputError, SnasError
+from snas.listener import Listener
 from snas.ranking import Filter, rank
 from snas.registry import Entry, Registry, as_trial
 from snas.schema import APPLICATION_ID, MIGRATIONS
@@ -162,21 +164,43 @@ def test_published_figures_are_stored_all_or_none(tmp_path):
 
 
 # Files of earlier formats: made by the release that wrote them, never changed. Figures were noted when they were made.
-FORMAT_1 = {
-    1: [
-        (1, 4, "dense", 50200, 0.9220055710306407, 2, 0),
-        (2, 2, "dense", 50200, 0.9192200557103064, 1, 0),
-        (3, 8, "searched", 41976, 0.915041782729805, 2, 0),
-        (4, 5, "snip (superseded)", 37278, 0.9094707520891365, 2, 0),
-        (5, 9, "snip", 41976, 0.9094707520891365, 2, 0),
-        (6, 6, "ldi (superseded)", 37278, 0.9038997214484679, 2, 0),
-        (7, 10, "ldi", 41976, 0.9025069637883008, 2, 0),
-        (8, 3, "searched (superseded)", 37278, 0.883008356545961, 2, 0),
-        (9, 1, "snip", 5020, 0.7799442896935933, 1, 0),
-        (None, 7, "random", 20, None, 0, 2),
-    ],
-    2: [(1, 11, "snip", 5020, 0.8885793871866295, 1, 0)],
+FORMATS = {
+    1: {
+        1: [
+            (1, 4, "dense", 50200, 0.9220055710306407, 2, 0),
+            (2, 2, "dense", 50200, 0.9192200557103064, 1, 0),
+            (3, 8, "searched", 41976, 0.915041782729805, 2, 0),
+            (4, 5, "snip (superseded)", 37278, 0.9094707520891365, 2, 0),
+            (5, 9, "snip", 41976, 0.9094707520891365, 2, 0),
+            (6, 6, "ldi (superseded)", 37278, 0.9038997214484679, 2, 0),
+            (7, 10, "ldi", 41976, 0.9025069637883008, 2, 0),
+            (8, 3, "searched (superseded)", 37278, 0.883008356545961, 2, 0),
+            (9, 1, "snip", 5020, 0.7799442896935933, 1, 0),
+            (None, 7, "random", 20, None, 0, 2),
+        ],
+        2: [(1, 11, "snip", 5020, 0.8885793871866295, 1, 0)],
+    },
+    2: {
+        2: [
+            (1, 1, "searched", 41976, 0.958217270194986, 2, 0),
+            (2, 5, "searched", 41976, 0.958217270194986, 2, 0),
+            (3, 2, "dense", 50200, 0.9568245125348189, 2, 0),
+            (4, 6, "dense", 50200, 0.9568245125348189, 2, 0),
+            (5, 3, "snip", 41976, 0.9526462395543176, 2, 0),
+            (6, 7, "snip", 41976, 0.9526462395543176, 2, 0),
+            (7, 4, "ldi", 41976, 0.9359331476323121, 2, 0),
+            (8, 8, "ldi", 41976, 0.9359331476323121, 2, 0),
+            (9, 10, "rigl:every=5", 5020, 0.9136490250696379, 2, 0),
+            (10, 9, "erk", 5020, 0.9122562674094707, 2, 0),
+            (11, 12, "rigl:every=5", 1004, 0.7520891364902507, 2, 0),
+            (12, 11, "erk", 1004, 0.435933147632312, 2, 0),
+            (None, 13, "LWC", 0, 0.984, 3, 0),
+        ]
+    },
 }
+# Of each file: samples of its studies, and its published figures (source, accuracy).
+STUDIES = {1: [4], 2: [12, 4]}
+PUBLISHED = {1: [], 2: [("Han et al. 2015, Table 1", 0.984)]}
 
 
 def content(path: Path) -> dict[str, list[dict]]:
@@ -200,15 +224,18 @@ def test_there_is_an_old_file_of_every_earlier_format():
     assert sorted(version(path) for path in OLD.glob("*.db")) == list(range(1, len(MIGRATIONS)))
 
 
-def test_a_file_of_format_1_is_brought_up_to_date_and_loses_nothing(tmp_path):
+@pytest.mark.parametrize("number", FORMATS)
+def test_a_file_of_an_earlier_format_is_brought_up_to_date_and_loses_nothing(tmp_path, number):
     path = tmp_path / "old.db"
-    shutil.copy(OLD / "format-1.db", path)
+    shutil.copy(OLD / f"format-{number}.db", path)
     before = content(path)
     with Registry(path) as registry:
         groups = rank(registry, Filter(superseded=True))
-        (study,) = registry.studies()
-        candidates = registry.candidates(study)
+        studies = registry.studies()
+        trained = [record for study in studies for record in registry.candidates(study)]
+        again = [record for study in studies for record in registry.repeats(study)]
         entries = registry.entries()
+        runs = [run for entry in entries for run in registry.runs(entry)]
     shown = {
         group.epochs: [
             (row.rank, row.id, row.method, row.kept_weights, row.test_accuracy, row.seeds, row.failed)
@@ -216,15 +243,83 @@ def test_a_file_of_format_1_is_brought_up_to_date_and_loses_nothing(tmp_path):
         ]
         for group in groups
     }
-    assert shown == FORMAT_1
-    assert (study.samples, [len(candidate.reports) for candidate in candidates]) == (4, [1, 1, 1, 1])
-    assert {(entry.source, entry.cited_accuracy, entry.cited) for entry in entries} == {("", None, False)}
+    assert shown == FORMATS[number]
+    assert [study.samples for study in studies] == STUDIES[number]
+    assert len(trained) == sum(STUDIES[number])
+    assert again == []
+    assert {(record.repeat, str(record.traits), str(record.signals)) for record in (*trained, *runs)} == {
+        (0, "{}", "{}")
+    }
+    assert [(entry.source, entry.cited_accuracy) for entry in entries if entry.cited] == PUBLISHED[number]
     after = content(path)
     assert before.keys() == after.keys()
     for table, rows in before.items():
         kept = [{name: row[name] for name in old} for row, old in zip(after[table], rows, strict=True)]
         assert kept == rows, table
     assert version(path) == len(MIGRATIONS)
+    backup = tmp_path / f"old.db.format-{number}.bak"
+    assert (version(backup), content(backup)) == (number, before)
+
+
+@pytest.mark.parametrize("number", FORMATS)
+def test_a_migrated_file_has_the_tables_of_a_new_one_and_whole_references(tmp_path, number):
+    Registry(tmp_path / "new.db").close()
+    shutil.copy(OLD / f"format-{number}.db", tmp_path / "old.db")
+    Registry(tmp_path / "old.db").close()
+    shapes = {}
+    for name in ("new.db", "old.db"):
+        connection = sqlite3.connect(tmp_path / name)
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        shapes[name] = {
+            table: (
+                connection.execute(f"PRAGMA table_info({table})").fetchall(),
+                connection.execute(f"PRAGMA foreign_key_list({table})").fetchall(),
+                len(connection.execute(f"PRAGMA index_list({table})").fetchall()),
+            )
+            for table in tables
+        }
+        connection.close()
+    assert shapes["old.db"] == shapes["new.db"]
+    with Registry(tmp_path / "old.db") as registry:  # references are kept whole again after the migration
+        assert registry._db.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+        with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+            registry._db.execute("UPDATE trainings SET entry_id = 999 WHERE entry_id = 1")
+
+
+def test_studies_of_format_2_resume_train_nothing_again_and_can_be_confirmed(tmp_path):
+    shutil.copy(OLD / "format-2.db", tmp_path / "old.db")
+    settings = {"strategy": "random", "epochs": 2, "final_seeds": 2, "threads": 1, "registry": "old.db"}
+    before = content(tmp_path / "old.db")
+
+    class Told(Listener):
+        def __init__(self):
+            self.repeats, self.finals = [], []
+
+        def on_report(self, report, *, best, epochs_trained):
+            raise AssertionError("a candidate was trained again")
+
+        def on_repeat_report(self, number, repeat, report, *, epochs_trained):
+            self.repeats.append((number, repeat, report.epoch))
+
+        def on_run_epoch(self, entry, seed, report):
+            self.finals.append(entry.method)
+
+    untold = Told()
+    same = snas.search("lenet-300-100", samples=4, confirm_seeds=0, listener=untold, **settings)
+    assert (same.best.id, untold.repeats, untold.finals) == (5, [], [])  # the name made from the settings is the same
+    after = content(tmp_path / "old.db")
+    for table in ("studies", "trainings", "reports"):
+        assert [{name: row[name] for name in old} for row, old in zip(after[table], before[table], strict=True)] == (
+            before[table]
+        )
+    told = Told()
+    snas.search("lenet-300-100", samples=12, name="grown", confirm=2, confirm_seeds=1, listener=told, **settings)
+    assert [(repeat, epoch) for _, repeat, epoch in told.repeats] == [(1, 1), (1, 2)] * 2
+    with Registry(tmp_path / "old.db") as registry:
+        repeats = registry.repeats(registry.find_study("grown"))
+        assert [record.status for record in repeats] == [Status.FINISHED] * 2
 
 
 def test_the_file_before_is_backed_up_once(tmp_path):

@@ -78,11 +78,15 @@ def test_search_records_everything_and_ranks_it():
     for candidate in candidates:
         assert [report.epoch for report in candidate.reports] == list(range(1, candidate.epochs + 1))
         assert candidate.epochs in (1, 2, 4)
-    assert result.epochs_trained == sum(candidate.epochs for candidate in candidates)
+    with Registry("r.db") as registry:
+        repeats = registry.repeats(registry.studies()[0])
+    assert result.epochs_trained == sum(candidate.epochs for candidate in [*candidates, *repeats])
     assert result.candidates == 6
+    again = {run.number for run in repeats}
+    fresh = {number: [run.validation_accuracy for run in repeats if run.number == number] for number in again}
+    assert [len(values) for values in fresh.values()] == [2] * 3
     best = max(
-        (c for c in candidates if c.epochs == 4),
-        key=lambda c: (c.validation_accuracy, -sum(c.kept.values()), -c.reports[-1].validation_loss),
+        (c for c in candidates if c.number in fresh), key=lambda c: (np.mean(fresh[c.number]), -sum(c.kept.values()))
     )
     assert result.best.densities.counts == best.kept
     assert [len(seeds) for seeds in runs] == [1, 1, 1, 1]
@@ -117,6 +121,24 @@ def test_interrupted_search_ends_like_an_uninterrupted_one(strategy, stops):
         assert [run.mask_checksum for run in first] == [run.mask_checksum for run in second]
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"brackets": 2, "density": 0.1},
+        {"objectives": "accuracy,kept_weights", "max_density": 0.5, "front": 3, "baselines": "snip", "brackets": 2},
+        {"mask": "auto", "train": "static,rigl", "max_density": 0.5, "warm_start": "none"},
+    ],
+)
+def test_interrupted_searches_of_every_kind_end_like_uninterrupted_ones(more):
+    whole = snas.search(space(), strategy="random", **{**SMALL, **more, "registry": "whole.db"})
+    for epochs in (2, 5, 6):
+        with pytest.raises(Stop):
+            snas.search(space(), strategy="random", listener=StopAfter(epochs), **SMALL, **more)
+    parts = snas.search(space(), strategy="random", **SMALL, **more)
+    assert without_clock(parts) == without_clock(whole)
+    assert facts(records("whole.db")[0]) == facts(records()[0])
+
+
 def test_finished_search_trains_nothing_again():
     first = snas.search(space(), strategy="random", **SMALL)
 
@@ -146,9 +168,10 @@ def test_lost_checkpoint_costs_its_epochs_and_changes_nothing(caplog):
 
 def test_samples_can_grow_and_earlier_candidates_stay():
     name = {"name": "growing"}
-    snas.search(space(), strategy="random", **{**SMALL, **name, "samples": 3, "final_seeds": 0})
+    alone = {**SMALL, **name, "final_seeds": 0, "confirm": 0}
+    snas.search(space(), strategy="random", **{**alone, "samples": 3})
     before, _ = records()
-    result = snas.search(space(), strategy="random", **{**SMALL, **name, "final_seeds": 0})
+    result = snas.search(space(), strategy="random", **alone)
     after, _ = records()
     assert len(after) == 6
     for old, new in zip(before, after, strict=False):
@@ -172,6 +195,53 @@ def test_same_name_with_other_settings_is_refused():
         snas.search("lenet-300-100", strategy="random", name="mine", **{**SMALL, "final_seeds": 0})
     with pytest.raises(InputError, match="strategy name random"):
         snas.search(space(), strategy="bayes", name="mine", **{**SMALL, "final_seeds": 0})
+
+
+BASE = {"name": "mine", "samples": 1, "epochs": 2, "final_seeds": 0, "registry": "r.db", "density": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        ({}, {"density": 0.3}, "budget density=0.2 (now density=0.3)"),
+        ({}, {"density": None}, "budget density=0.2 (now none), warm-start rules (now none)"),
+        ({}, {"density": None, "max_density": 0.3}, "budget density=0.2 (now max_density=0.3)"),
+        ({}, {"floor": {"5": 0.5}}, "budget density=0.2 (now density=0.2 floors (5=0.5))"),
+        ({"density": None, "max_density": 0.5}, {"pin": {"5": 1.0}}, "pins none (now 5=1.0)"),
+        ({}, {"mask": "snip"}, "mask random (now snip)"),
+        ({"mask": "random,snip"}, {"mask": "auto"}, "mask random,snip (now auto)"),
+        ({}, {"train": "rigl"}, "train static (now rigl)"),
+        ({"train": "set,static"}, {"train": "static"}, "train set,static (now static)"),
+        ({}, {"brackets": 2}, "brackets 1 (now 2)"),
+        ({"brackets": 2}, {"brackets": 1}, "brackets 2 (now 1)"),
+        ({}, {"warm_start": "none"}, "warm-start rules (now none)"),
+        (
+            {"density": None, "max_density": 0.5, "min_density": 0.005, "warm_start": "none"},
+            {"objectives": "accuracy,kept_weights"},
+            "objectives accuracy (now accuracy,kept_weights)",
+        ),
+        (
+            {"density": None, "shape": {"width": "8,16"}},
+            {"shape": {"width": "8,24"}},
+            "shapes width=8,16 (now width=8,24)",
+        ),
+        (
+            {"density": None, "shape": {"width": "8,16"}},
+            {"shape": {}},
+            "space representation depth (now layer), shapes width=8,16 (now none)",
+        ),
+    ],
+)
+def test_a_change_of_what_is_searched_is_named_and_the_same_resumes(before, after, what):
+    tried = "mlp" if "shape" in before else space()
+    settings = {"strategy": "random", **BASE, **before}
+    first = snas.search(tried, **settings)
+    assert without_clock(snas.search(tried, **settings)) == without_clock(first)
+    with pytest.raises(InputError) as error:
+        snas.search(tried, **{**settings, **after})
+    told = str(error.value)
+    assert f"study 'mine' in r.db was made with {what}" in told.replace("; use the same settings", " ;")
+    assert "\n" not in told
 
 
 class Fixed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,10 @@ import typer
 from snas.cli.tables import check_format, print_groups
 from snas.errors import InputError
 from snas.exports import FORMATS, export, write_export
-from snas.ranking import Cited, Filter, rank
+from snas.ranking import Cited, Filter, contenders, rank
 from snas.registry import Entry, Registry
+from snas.report.front import DEFAULT, read_pareto
+from snas.report.plot import draw_fronts, require_plot
 from snas.settings import registry_path
 
 app = typer.Typer(invoke_without_command=True, help="Rank what the registry has; export it.")
@@ -27,6 +30,13 @@ SupersededOption = Annotated[bool, typer.Option("--superseded", help="Also earli
 RankCitedOption = Annotated[bool, typer.Option("--rank-cited", help="Rank published figures among the measured rows.")]
 NoCitedOption = Annotated[bool, typer.Option("--no-cited", help="Leave published figures out.")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Only this training length.")]
+ParetoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pareto",
+        help="Only rows that no other outdoes in accuracy and cost: accuracy,kept_weights; or flops.",
+    ),
+]
 
 
 def _place(entry: Entry) -> tuple[str, str]:
@@ -54,17 +64,29 @@ def leaderboard(
     superseded: SupersededOption = False,
     rank_cited: RankCitedOption = False,
     no_cited: NoCitedOption = False,
+    pareto: ParetoOption = None,
+    plot: Annotated[
+        str | None,
+        typer.Option("--plot", help="Draw accuracy against cost into FILE.png, .svg or .pdf; all rows, and the front."),
+    ] = None,
     format: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Rank what the registry has: a table for each space, data set and training length."""
     cited = _cited(ranked=rank_cited, hidden=no_cited) or "unranked"
-    chosen = Filter(space, dataset, study, max_density, max_weights, epochs, superseded, cited)
+    chosen = Filter(space, dataset, study, max_density, max_weights, epochs, superseded, cited, pareto)
     context.obj = (registry, chosen)
     if context.invoked_subcommand:
+        if plot is not None:
+            raise InputError("--plot and export are two commands; give one after the other")
         return
     check_format(format)
+    picture = require_plot(plot) if plot is not None else None
+    if picture is not None:
+        chosen = replace(chosen, pareto=pareto or DEFAULT)
     with Registry(registry_path(registry), create=False) as opened:
         groups = rank(opened, chosen)
+        if picture is not None:
+            draw_fronts(contenders(opened, chosen), read_pareto(chosen.pareto or DEFAULT), picture)
         found = [f"{name} on {data}" for name, data in sorted({_place(entry) for entry in opened.entries()})]
     if not groups and format == "table":
         there = (
@@ -73,6 +95,8 @@ def leaderboard(
             else "nothing recorded yet: snas search makes rows"
         )
         sys.stderr.write(f"snas: {there}\n")
+    if picture is not None:
+        sys.stderr.write(f"wrote {picture}\n")
     if format == "json":
         sys.stdout.write(export(groups, "json"))
     else:
@@ -97,6 +121,7 @@ def export_command(
     superseded: SupersededOption = False,
     rank_cited: RankCitedOption = False,
     no_cited: NoCitedOption = False,
+    pareto: ParetoOption = None,
 ) -> None:
     """Write the leaderboard as csv, json, md, html or latex. Cells are safe wherever they are pasted."""
     outer_registry, outer = context.obj
@@ -109,6 +134,7 @@ def export_command(
         outer.epochs if epochs is None else epochs,
         superseded or outer.superseded,
         _cited(ranked=rank_cited, hidden=no_cited) or outer.cited,
+        pareto or outer.pareto,
     )
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; choices: {', '.join(FORMATS)}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import snas
-from snas.cli import cite, leaderboard, listing, prune, search, show, sweep, train
+from snas.cli import analyze, cite, leaderboard, listing, prune, search, show, sweep, train, transfer
 from snas.errors import InputError, SnasError
 
 INTERRUPTED = 130
@@ -30,7 +30,9 @@ app.command("search", epilog="Example: snas search --space lenet-300-100 --datas
 app.command("prune", epilog="Example: snas prune --space resnet32 --method snip --density 0.05")(prune.prune)
 app.command("sweep", epilog="Example: snas sweep --methods dense,snip,erk --densities 0.1,0.05 --seeds 5")(sweep.sweep)
 app.command("train", epilog="Example: snas train 1 --epochs 50 --final-seeds 5")(train.train)
+app.command("transfer", epilog="Example: snas transfer 1 --dataset fashion-mnist --density 0.05")(transfer.transfer)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(analyze.app, name="analyze")
 app.command("cite", epilog="Example: snas cite --builtin")(cite.cite)
 app.command("show", epilog="Example: snas show 1")(show.show)
 app.command("list", epilog="Example: snas list spaces")(listing.list_plugins)

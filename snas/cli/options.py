@@ -12,16 +12,24 @@ from typing import Annotated, Any
 
 import typer
 
+from snas.checks import plain_type
 from snas.errors import InputError
-from snas.settings import PANELS, plain_type
+from snas.settings import PANELS
 
 Config = Annotated[str | None, typer.Option("--config", help="TOML file with any setting of the panels; flags win.")]
 Format = Annotated[str, typer.Option("--format", help="table or json; json prints exactly one object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
 
-def flags_of(settings: type[Any], *, leave_out: Sequence[str] = ()) -> Callable[[Callable[..., None]], Any]:
+def flags_of(
+    settings: type[Any], *, leave_out: Sequence[str] = (), shown: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], Any]:
     """Return a decorator that gives a command a flag per field of `settings`.
+
+    Args:
+        settings: the class.
+        leave_out: fields without a flag.
+        shown: field -> how its default is told, where it is another one in this command.
 
     The command is called with `given`, the flags that were set on the command line, by field name, and with its own
     keyword arguments.
@@ -48,7 +56,7 @@ def flags_of(settings: type[Any], *, leave_out: Sequence[str] = ()) -> Callable[
             }
             command(given=given, **mine)
 
-        parameters = [_parameter(item, hints[item.name]) for item in chosen]
+        parameters = [_parameter(item, hints[item.name], (shown or {}).get(item.name)) for item in chosen]
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             sorted([*own, *parameters], key=lambda parameter: parameter.kind)
         )
@@ -85,13 +93,13 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
     return {**read, **given}
 
 
-def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
-    """The flag of one field. None means that it was not given."""
+def _parameter(item: Field[Any], hint: Any, told: str | None) -> inspect.Parameter:
+    """The flag of one field, its default as told. None means that it was not given."""
     kind = plain_type(hint)
     flag = "--" + item.name.replace("_", "-")
     names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
     default = None if item.default is MISSING else item.default
-    shown = item.metadata["shown"] or ("yes" if default is True else default)
+    shown = told or item.metadata["shown"] or ("yes" if default is True else default)
     option = typer.Option(
         *names,
         help=f"{item.metadata['help']}{_choices(hint)} Default: {shown}.",
@@ -118,5 +126,7 @@ def _read(item: Field[Any], hint: Any, value: Any) -> Any:
         key, equals, rest = text.partition("=")
         if not equals or not key:
             raise InputError(f"--{item.name.replace('_', '-')} is {text!r}; expected key=value")
+        if key in pairs:
+            raise InputError(f"--{item.name.replace('_', '-')} gives {key!r} twice; give it once")
         pairs[key] = rest
     return pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -12,26 +13,41 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from snas.evaluators.asha import Ladder
 from snas.finals import epochs_of
 from snas.listener import Listener
+from snas.pruning.methods import open_method
 from snas.registry import Entry
 from snas.settings import SearchSettings
-from snas.study import BASELINES
 from snas.trials import Report, Status
 
 LINE_SECONDS = 10.0  # plain lines are written at most this often between results
 
 
 def planned_epochs(settings: SearchSettings) -> int:
-    """Epochs that a search is going to take: about 1/eta of each rung's candidates go on, and all finalists do.
+    """Epochs that a search is going to take, as far as can be told before it.
+
+    About 1/eta of each rung's candidates go on, in every bracket; candidates near the top are trained again on fresh
+    seeds; then come all finalists, with several objectives those of a whole front.
 
     Example:
-        >>> planned_epochs(SearchSettings(samples=16, epochs=4, final_seeds=1))  # 16 + 8 + 4 * 2, and 4 * 4
+        >>> planned_epochs(SearchSettings(samples=16, epochs=4, confirm=0, final_seeds=1))  # 16 + 8 + 4 * 2, and 4 * 4
         48
+        >>> planned_epochs(SearchSettings(samples=16, epochs=4, confirm=3, confirm_seeds=2, final_seeds=1))
+        72
     """
-    epochs, before, entrants = 0.0, 0, float(settings.samples)
-    for rung in Ladder(settings.grace, settings.epochs, settings.eta).rungs:
-        epochs += max(1.0, entrants) * (rung - before)
-        before, entrants = rung, entrants / settings.eta
-    return round(epochs) + settings.final_seeds * settings.epochs * (1 + len(BASELINES))
+    ladder = Ladder(settings.grace, settings.epochs, settings.eta, settings.brackets)
+    entrants = Counter(ladder.bracket_of(number) for number in range(settings.samples))
+    epochs = 0.0
+    for bracket, number in entrants.items():
+        before, left = 0, float(number)
+        for rung in ladder.rungs[bracket:]:
+            epochs += max(1.0, left) * (rung - before)
+            before, left = rung, left / settings.eta
+    several = settings.objectives != "accuracy"
+    winners = min(settings.front, settings.samples) if several else 1
+    again = min(settings.front if several and settings.confirm else settings.confirm, settings.samples)
+    if again > 1:
+        epochs += again * settings.confirm_seeds * settings.epochs
+    lengths = [open_method(name).total_epochs(settings.epochs) for name in settings.baseline_names()]
+    return round(epochs) + winners * settings.final_seeds * (settings.epochs + sum(lengths))
 
 
 class Terminal(Listener):
@@ -45,6 +61,7 @@ class Terminal(Listener):
         self._best = ""
         self._seen: set[int] = set()
         self._samples = 0
+        self._repeating = False
         self._said = time.monotonic()
         self._bar: Progress | None = None
         self._task: Any = None
@@ -86,13 +103,27 @@ class Terminal(Listener):
         self._seen.add(number)
         self._say(f"candidate {number} {status}: {reason}")
 
+    def on_repeat(self, number: int, *, repeat: int, start: int, until: int) -> None:
+        """Say that the best candidates are trained again."""
+        if not self._repeating:
+            self._repeating = True
+            self._say("training the candidates near the top again, on fresh seeds, before the winner is named")
+        self._best = ""
+        self._show(f"candidate {number} again on fresh seed {repeat}, epochs {start + 1}-{until}")
+
+    def on_repeat_report(self, number: int, repeat: int, report: Report, *, epochs_trained: int) -> None:
+        """Move the bar."""
+        self._done = epochs_trained
+        accuracy = f"validation {report.validation_accuracy:.2%}"
+        self._show(f"candidate {number} again on fresh seed {repeat}, epoch {report.epoch}, {accuracy}")
+
     def on_entry(self, entry: Entry, *, seeds: int, done: int) -> None:
         """Note how much there is to do, where that was not known before."""
         self._best = ""
         epochs = epochs_of(entry)
         if not self._planned:
             self._planned = seeds * epochs
-        self._done += done * epochs
+        self._done = max(self._done, entry.search_epochs) + done * epochs
         self._show(f"{entry.method}: {seeds} seeds of {epochs} epochs")
 
     def on_run_epoch(self, entry: Entry, seed: int, report: Report) -> None:

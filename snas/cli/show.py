@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snas.cli.options import Format
+from snas.cli.provenance import Found, epochs, provenance, read_found
 from snas.cli.tables import check_format, duration, label, print_json, results_console, spread
 from snas.exports import Row, clean
 from snas.exports.cells import told
@@ -37,9 +38,10 @@ def show(
         runs = opened.runs(entry)
         summary = make_row(opened, entry)
         study = opened.study_of(entry)
+        found = read_found(opened, entry)
         environments = opened.environments(entry) or ([] if entry.cited else [entry.environment])
     if format == "json":
-        print_json(_as_dict(summary, entry, runs, study, environments))
+        print_json(_as_dict(summary, entry, runs, study, found, environments))
         return
     if summary.cited:
         _print_cited(summary, entry)
@@ -48,7 +50,7 @@ def show(
     print_row(summary)
     if runs:
         console.print(_seeds_table(runs))
-    for title, values in _provenance(entry, study, environments):
+    for title, values in provenance(entry, study, found, environments):
         console.print(Text.assemble((f"{title:<12}", "bold"), values), soft_wrap=True)
 
 
@@ -100,16 +102,6 @@ def _print_cited(row: Row, entry: Entry) -> None:
         console.print(Text.assemble((f"{title:<12}", "bold"), value), soft_wrap=True)
 
 
-def epochs(number: int) -> str:
-    """A number of epochs in words.
-
-    Example:
-        >>> epochs(1), epochs(1200)
-        ('1 epoch', '1,200 epochs')
-    """
-    return f"{number:,} epoch{'' if number == 1 else 's'}"
-
-
 def bar(fraction: float) -> str:
     """A bar for a fraction in [0, 1], drawn in eighths of a character; anything above zero shows.
 
@@ -142,43 +134,19 @@ def _seeds_table(runs: Sequence[TrainingRecord]) -> Table:
     return table
 
 
-def _provenance(entry: Entry, study: Study | None, environments: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    from snas.ranking import describe_rule
-
-    search = []
-    if study is not None and entry.candidate is not None:
-        strategy, asha = study.identity["strategy"], study.identity["asha"]
-        options = _pairs(strategy["arguments"]) or "default options"
-        rungs = f"ASHA grace {asha['grace']}, eta {asha['eta']}"
-        text = f"candidate {entry.candidate} of {study.samples}, strategy {strategy['name']} ({options}), {rungs}"
-        search = [("search", f"{text}, masks {entry.mask_rule}, {entry.search_epochs:,} epochs")]
-    return [
-        *search,
-        ("training", describe_rule(entry.rule)),
-        ("data", _pairs(entry.dataset)),
-        ("space", _pairs({key: value for key, value in entry.space.items() if key not in ("layers", "name")})),
-        *(("environment", _pairs(environment)) for environment in environments),
-        ("seed", f"{entry.seed}; result after the {entry.rule['epoch_rule']} epoch; recorded {entry.created}"),
-    ]
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    shown = (f"{key} {str(value)[:12] if key in ('fingerprint', 'split') else value}" for key, value in values.items())
-    return ", ".join(shown)
-
-
 def _as_dict(
     row: Row,
     entry: Entry,
     runs: Sequence[TrainingRecord],
     study: Study | None,
+    found: Found | None,
     environments: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     return {
         **row_as_dict(row),
         "name": row.name,
         "kind": row.kind,
-        "source": row.source,
+        "source": entry.source,
         **{name: told(row, getattr(row, name)) for name in ("kept_weights", "total_weights", "flops")},
         **{name: told(row, getattr(row, name)) for name in ("epochs_spent", "seconds")},
         "space": dict(entry.space),
@@ -189,6 +157,9 @@ def _as_dict(
         "seed": entry.seed,
         "environments": [dict(environment) for environment in environments],
         "candidate": entry.candidate,
+        "search": None
+        if found is None
+        else {"epochs": entry.search_epochs, "seconds": entry.search_seconds, **found.as_dict()},
         "study": None if study is None else {"name": study.name, "samples": study.samples, **study.identity},
         "created": entry.created,
         "seeds": [

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from snas.checks import listed
 from snas.cli.options import Config, Format, Quiet, flags_of, with_config
 from snas.cli.tables import check_format, print_json, results_console
 from snas.errors import SnasError
-from snas.settings import SweepSettings, listed
+from snas.settings import SweepSettings
 
 if TYPE_CHECKING:
     from snas.sweeps.result import SweepResult

@@ -71,6 +71,7 @@ COLUMNS: dict[str, tuple[Literal["left", "right"], int]] = {
     "rank": ("right", 0),
     "id": ("right", 0),
     "method": ("left", 0),
+    "space": ("left", 9),
     "study": ("left", 7),
     "training": ("left", 8),
     "kept weights": ("right", 6),
@@ -95,7 +96,8 @@ def _table(rows: Sequence[Row], *, with_names: bool, width: int) -> tuple[Table,
     sources = _sources(rows)
     cells = [_cells(row, sources) for row in rows]
     rules = {_common(row.training_rule) for row in rows if not row.cited}
-    needless = {"study": not with_names, "training": len(rules) <= 1, "source": not sources}
+    spaces = {row.space for row in rows}
+    needless = {"study": not with_names, "space": len(spaces) <= 1, "training": len(rules) <= 1, "source": not sources}
     shown = [name for name in COLUMNS if not needless.get(name)]
 
     def needed(names: Sequence[str]) -> int:
@@ -122,6 +124,7 @@ def _cells(row: Row, sources: Sequence[str]) -> dict[str, str]:
         "rank": "-" if row.rank is None else str(row.rank),
         "id": str(row.id),
         "method": label(row),
+        "space": row.space,
         "study": row.name,
         "training": _common(row.training_rule),
         "kept weights": f"{row.kept_weights:,}",
@@ -160,5 +163,6 @@ def duration(seconds: float) -> str:
 def label(row: Row) -> str:
     """What the row is, in a few words."""
     if row.kind == "searched":
-        return f"searched ({row.strategy}, {row.mask_rule})" + (" (superseded)" if row.superseded else "")
+        what = row.method.removesuffix(" (superseded)")  # searched, or transferred
+        return f"{what} ({row.strategy}, {row.mask_rule})" + (" (superseded)" if row.superseded else "")
     return f"{row.method} (cited)" if row.cited else row.method

@@ -16,23 +16,38 @@ from snas.trials import Report, Status
 
 if TYPE_CHECKING:
     from snas.pruning.methods import Method
+    from snas.search_spaces.base import SearchSpace
     from snas.training.checkpoints import Checkpoints
     from snas.training.task import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Train candidate `trial` from `start` epochs (0: from scratch) until `until` epochs.
+    """Train a network from `start` epochs (0: from scratch) until `until` epochs.
 
-    `mask_checksum` is that of the mask it was trained with before, "" from scratch.
+    Attributes:
+        trial: number under which its reports come back.
+        space: its architecture.
+        method: how it is made ready, and whether its mask moves.
+        densities: that it starts with.
+        seed: of its initial weights, mask and order of data.
+        start: epochs that are done.
+        until: epochs to have in the end.
+        key: names its checkpoints.
+        mask_checksum: of the mask it was trained with before, "" from scratch.
+        measured: whether the first epoch's report is to have the signals of the network before training.
     """
 
     trial: int
+    space: SearchSpace
+    method: Method
     densities: Densities
     seed: int
     start: int
     until: int
+    key: str
     mask_checksum: str = ""
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +59,9 @@ class Failure:
     reason: str
 
 
-def candidate_key(number: int) -> str:
-    """Name of a candidate's checkpoints."""
-    return f"trial-{number}"
+def candidate_key(number: int, repeat: int = 0) -> str:
+    """Name of the checkpoints of a candidate, or of its `repeat`-th training on a fresh seed (1, 2 ...)."""
+    return f"trial-{number}-repeat-{repeat}" if repeat else f"trial-{number}"
 
 
 class Feed(Protocol):
@@ -67,6 +82,6 @@ class Evaluator(Protocol):
         ...
 
 
-EvaluatorFactory = Callable[["Task", "Method", "Checkpoints"], Evaluator]
+EvaluatorFactory = Callable[["Task", "Checkpoints"], Evaluator]
 
 evaluators: Family[EvaluatorFactory] = Family("evaluator", group="snas.evaluators", modules=("snas.evaluators.serial",))

@@ -44,6 +44,18 @@ def percent(fraction: float | None) -> str:
     return f"{value:.2f}%" if value == 0 or value >= 0.1 else f"{value:.2g}%"
 
 
+def p_text(p: float | None) -> str:
+    """A p value with two figures.
+
+    Example:
+        >>> p_text(0.0321), p_text(1.0), p_text(0.00001), p_text(None)
+        ('0.032', '1', '<0.0001', '-')
+    """
+    if p is None:
+        return MISSING
+    return f"{p:.2g}" if p >= 0.0001 else "<0.0001"
+
+
 def _accuracy(mean: float | None, std: float | None, row: Row) -> str:
     """Mean, spread and number of seeds in percent: "97.42 ± 0.31 (n=3)"."""
     seeds = f"{row.seeds} of {row.seeds + row.failed}" if row.failed else str(row.seeds)
@@ -102,11 +114,14 @@ COLUMNS = (
 
 
 SOURCE = Column("Source", lambda row: row.source or MISSING, number=False, wide=True)
+SPACE = Column("Space", lambda row: row.space, number=False)
 
 
 def columns(group: Group) -> tuple[Column, ...]:
-    """The group's columns: where there are published figures, one for their sources too."""
-    return (*COLUMNS, SOURCE) if any(row.source for row in group.rows) else COLUMNS
+    """The group's columns: with one for sources where there are published figures, and one for spaces where a front
+    has several."""
+    shown = (*COLUMNS, SOURCE) if any(row.source for row in group.rows) else COLUMNS
+    return (*shown[:2], SPACE, *shown[2:]) if len({row.space for row in group.rows}) > 1 else shown
 
 
 def best_accuracy(group: Group) -> float | None:

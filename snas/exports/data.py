@@ -72,6 +72,7 @@ def json_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
                 "dataset": group.dataset,
                 "epochs": group.epochs,
                 "subtitle": group.subtitle,
+                **({"hypervolume": dict(group.hypervolume)} if group.hypervolume else {}),
                 "rows": [_json_row(row) for row in group.rows],
             }
             for group in groups

@@ -1,4 +1,4 @@
-"""Write a text file all or nothing."""
+"""Write a file all or nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from snas.errors import InputError, SnasError
 
 
-def write_export(text: str, path: Path) -> None:
-    """Write `text` to `path` as UTF-8, all or nothing: into a new file beside it, which then takes its name.
+def write_export(content: str | bytes, path: Path) -> None:
+    """Write text (as UTF-8) or bytes to `path`, all or nothing: into a new file beside it, which then takes its name.
 
     Raises:
         InputError: if the folder is missing or cannot be written, or `path` is a folder, a link or a device.
@@ -27,7 +27,7 @@ def write_export(text: str, path: Path) -> None:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}; choose another place") from None
     try:
         with beside.open("wb") as file:
-            file.write(text.encode("utf-8"))
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

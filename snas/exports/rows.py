@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -79,7 +80,8 @@ class Row:
 class Group:
     """One ranking: the rows that may be compared with each other. Groups are never mixed.
 
-    `epochs` is 0 for a group of published figures alone.
+    `epochs` is 0 for a group of published figures alone. Of a front, `hypervolume` tells how much it covers ("all"),
+    and how much the rows of each method cover (see `snas.report.front`).
     """
 
     space: str
@@ -87,3 +89,4 @@ class Group:
     epochs: int
     subtitle: str
     rows: tuple[Row, ...]
+    hypervolume: Mapping[str, float] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from snas.pruning.scores import Target, scores
 
 Isometry = Literal["none", "frobenius", "spectral"]
 Offset = Literal["none", "dct"]
+JOINED = " + "
 WITHOUT_DATA = ("random", "magnitude", "synflow")  # scores
 
 
@@ -100,16 +101,20 @@ def open_method(text: str) -> Method:
 
     Args:
         text: "name" or "name:key=value:key=value". Keys are those of `_adjust` below, and the options of what moves
-            the method's mask.
+            the method's mask. "mask + training", as in "snip + rigl:every=50", starts with the mask of one method
+            and moves it as another does.
 
     Raises:
-        InputError: for an unknown name, key or value.
+        InputError: for an unknown name, key or value, and a mask that cannot be moved.
 
     Example:
         >>> method = open_method("snip:target=uniform:examples=0")
         >>> method.name, method.target, method.examples
         ('snip:examples=0:target=uniform', 'uniform', 0)
     """
+    mask, moves, train = text.partition(JOINED)
+    if moves:
+        return _moving(open_method(mask), open_training(train))
     name, *settings = re.split(r":(?=[^:]*=)", text)  # a value may hold a colon: initialization=normal:0.01
     method = methods.get(name)
     if not settings:
@@ -127,11 +132,23 @@ def open_method(text: str) -> Method:
 
 
 def given_densities(rule: str) -> Method:
-    """The method that keeps given numbers of weights per layer, chosen as `rule` does: a method's name, or a score's.
+    """The method that keeps given numbers of weights per layer, chosen as `rule` does.
+
+    Args:
+        rule: a method's name, or a score's; with " + " and the name of a movement behind it, as in "random + rigl",
+            the mask moves in training, and its layers keep their numbers.
 
     Raises:
-        InputError: for an unknown rule, one that keeps everything, and one that moves its mask.
+        InputError: for an unknown rule, one that keeps everything or moves its mask by itself, and a movement that
+            does not keep the numbers.
+
+    Example:
+        >>> given_densities("snip + rigl:every=50").options
+        {'every': 50}
     """
+    rule, moves, train = rule.partition(JOINED)
+    if moves:
+        return _moving(given_densities(rule), open_training(train))
     known = rule.partition(":")[0] in methods.names()
     if not known:
         if rule not in scores.names():
@@ -145,7 +162,47 @@ def given_densities(rule: str) -> Method:
         raise InputError(
             f"mask rule {rule!r} does not choose a fixed mask; choose one that does, such as random or snip"
         )
+    if method.score == "random" and method == methods.get(rule) and method.offset == "none":
+        method = methods.get("random")  # without their allocation nothing is left that tells them apart
     return replace(method, allocation="given")
+
+
+def open_training(text: str) -> Method:
+    """The method whose movement trains at given densities: "set", or "rigl:every=50".
+
+    Raises:
+        InputError: for an unknown one, one that moves weights from layer to layer, and settings of anything else.
+    """
+    name = text.partition(":")[0]
+    keeping = [known for known in movements.names() if movements.get(known).keeps_layers]
+    if name not in keeping or name not in methods.names():
+        raise InputError(f"unknown training rule {name!r}; choices: static, {', '.join(keeping)}")
+    method = open_method(text)
+    if replace(method, options={}, name=name) != replace(methods.get(name), options={}):
+        raise InputError(f"training rule {text!r} sets more than how the mask moves; leave that to the mask rule")
+    return method
+
+
+def _moving(static: Method, mover: Method) -> Method:
+    """The method with another's movement."""
+    if static.allocation == "dense" or static.movement:
+        raise InputError(f"mask rule {static.name!r} does not choose a fixed mask to begin with; choose random or snip")
+    if static.offset != "none":
+        raise InputError(
+            f"mask rule {static.name!r} has a fixed offset beside its weights; a mask that moves takes none"
+        )
+    joined = join_rules(static.name, mover.name)
+    return replace(static, name=joined, movement=mover.movement, options=mover.options)
+
+
+def join_rules(mask: str, train: str) -> str:
+    """One text for a mask rule and a training rule.
+
+    Example:
+        >>> join_rules("snip", "static"), join_rules("random", "rigl")
+        ('snip', 'random + rigl')
+    """
+    return mask if train == "static" else f"{mask}{JOINED}{train}"
 
 
 def static_names() -> list[str]:

@@ -70,9 +70,9 @@ def synflow(
         >>> synflow(model, [Layer("1", (1, 2))], batch, generator=torch.Generator())["1"]
         tensor([[0.7500, 0.2500]], dtype=torch.float64)
     """
-    flowing = _flowing(model, layers, batch)
+    flowing = flowing_copy(model, layers, batch)
     weights = weights_of(flowing, layers)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _Linear():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), Linearized():
         flow: Tensor = flowing(torch.ones(1, *batch.x.shape[1:], dtype=torch.float64)).sum()
     gradients = (
         torch.autograd.grad(flow, weights, materialize_grads=True)
@@ -90,8 +90,9 @@ def synflow(
         return {layer.name: (gradient * weight).abs_().div_(total) for layer, weight, gradient in pairs}
 
 
-def _flowing(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> nn.Module:
-    """The copy: double precision, evaluation mode, absolute weights, no biases, and modules that pass signals on."""
+def flowing_copy(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> nn.Module:
+    """A copy that is linear for positive signals inside `Linearized`: double precision on the CPU, evaluation mode,
+    absolute weights, no biases, and modules that pass signals on."""
     flowing = copy.deepcopy(model).to("cpu", torch.float64).eval()
     with torch.no_grad():
         for name, parameter in flowing.named_parameters():
@@ -110,7 +111,7 @@ def _flowing(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> nn.Modu
     return flowing
 
 
-class _Linear(TorchFunctionMode):
+class Linearized(TorchFunctionMode):
     """Activations that saturate pass their input, however they are called."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -15,20 +15,25 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
+from snas.budget import Budget, by_length
 from snas.densities import Densities, Layer, check_density
 from snas.errors import InputError
 from snas.plugins import Family
+from snas.projection import Limits
+from snas.search_spaces.coordinates import Scale, blend
 from snas.trials import Point
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Representation = Literal["layer", "uniform", "block"]
+Representation = Literal["layer", "block", "depth", "uniform"]
 Ends = Literal["search", "dense"]
 
 
@@ -43,8 +48,9 @@ class SearchSpace:
         input_shape: shape of one example, (channels, height, width) or (features,).
         classes: number of classes.
         arguments: what the factory was made from; recorded with results.
-        representation: one coordinate per "layer", per "block", or one for all ("uniform").
+        representation: one coordinate per "layer", per "block", five along the "depth", or one for all ("uniform").
         pinned: layer name -> fixed density; pinned layers have no coordinate.
+        budget: that all densities obey; None: any density is allowed.
         nonlinearity: what follows the weight layers; sets the gain of initializations.
         learning_rate: a good default for this family.
         network: fingerprint of the dense network, so that one name never stands for two architectures.
@@ -61,6 +67,7 @@ class SearchSpace:
     nonlinearity: str = "relu"
     learning_rate: float = 0.1
     network: str = ""
+    budget: Budget | None = None
 
     @classmethod
     def from_model(
@@ -147,7 +154,7 @@ class SearchSpace:
         """Return this space with another representation and policy for its first and last layer.
 
         Args:
-            representation: "layer", "block" or "uniform"; None keeps the space's own.
+            representation: "layer", "block", "depth" or "uniform"; None keeps the space's own.
             first_layer: "search" its density, or keep it "dense".
             last_layer: the same for the last layer.
 
@@ -171,23 +178,68 @@ class SearchSpace:
         space._require_coordinates()
         return space
 
+    def with_budget(self, budget: Budget | None, *, pinned: Mapping[str, float] | None = None) -> SearchSpace:
+        """Return this space with all its densities inside a budget.
+
+        Args:
+            budget: None takes away the one that it has.
+            pinned: layer name or pattern -> fixed density, beside those that are pinned already.
+
+        Raises:
+            InputError: if no densities meet the budget, a pattern matches nothing, a layer is pinned at another density
+                already, or every layer is pinned.
+        """
+        _check_patterns("pinned", pinned or {}, self.layers)
+        pinned = {pattern: (pinned or {})[pattern] for pattern in by_length(pinned or {})}
+        more = {
+            layer.name: check_density(density, f"density of pinned layer {layer.name!r}")
+            for layer in self.layers
+            if (density := _match(layer.name, pinned)) is not None
+        }
+        for name, density in more.items():
+            if self.pinned.get(name, density) != density:
+                raise InputError(
+                    f"layer {name!r} is pinned at density {density:g}, and at {self.pinned[name]:g} by its space or "
+                    "the policy for the first and last layer; leave one of them out"
+                )
+        space = replace(self, budget=budget or None, pinned={**self.pinned, **more})
+        space._require_coordinates()
+        _ = space.limits  # raises where they cannot be met
+        return space
+
+    @cached_property
+    def free(self) -> tuple[int, ...]:
+        """Indices of the layers that are not pinned."""
+        return tuple(i for i, layer in enumerate(self.layers) if layer.name not in self.pinned)
+
+    @cached_property
+    def mixture(self) -> NDArray[np.float64]:
+        """How coordinates add up to the value of each free layer, shape (free layers, coordinates)."""
+        return blend(self.layers, self.free, self.representation)
+
     @property
     def coordinates(self) -> tuple[tuple[int, ...], ...]:
-        """For each coordinate of a point, the indices of the layers whose density it is."""
-        free = [i for i, layer in enumerate(self.layers) if layer.name not in self.pinned]
-        if self.representation == "layer":
-            return tuple((i,) for i in free)
-        if self.representation == "uniform":
-            return (tuple(free),) if free else ()
-        blocks: dict[str, list[int]] = {}
-        for i in free:
-            blocks.setdefault(self.layers[i].block, []).append(i)
-        return tuple(tuple(members) for members in blocks.values())
+        """For each coordinate that tells of layers, their indices. A budget's total has a coordinate behind these."""
+        if self.scale is not None and not self.scale.open_ratios:
+            return ()
+        return tuple(tuple(self.free[row] for row in np.flatnonzero(column)) for column in self.mixture.T)
+
+    @cached_property
+    def scale(self) -> Scale | None:
+        """How points are read inside a budget of the whole network; None where each coordinate is a density."""
+        if self.budget is None or not self.budget.bounded:
+            return None
+        return Scale(cast(Limits, self.limits), self.mixture, self.free)
+
+    @cached_property
+    def limits(self) -> Limits | None:
+        """What the budget means for the layers; None where there is none."""
+        return None if self.budget is None else self.budget.limits(self.layers, self.pinned)
 
     @property
     def dimensions(self) -> int:
         """Length of a point."""
-        return len(self.coordinates)
+        return int(self.mixture.shape[1]) if self.scale is None else self.scale.dimensions
 
     @property
     def total_weights(self) -> int:
@@ -195,7 +247,10 @@ class SearchSpace:
         return sum(layer.total for layer in self.layers)
 
     def densities(self, point: Point | Sequence[float]) -> Densities:
-        """Decode a point of the unit cube: coordinate = density of its layers ([Tessera2021] eq. 4.1).
+        """Decode a point of the unit cube, and bring it within the budget.
+
+        Without a budget a coordinate is the density of its layers ([Tessera2021] eq. 4.1); inside one it is the
+        logarithm of their share (see `snas.search_spaces.coordinates`).
 
         Args:
             point: shape (dimensions,), entries in [0, 1].
@@ -206,11 +261,32 @@ class SearchSpace:
         values = np.asarray(point, dtype=np.float64)
         if values.shape != (self.dimensions,):
             raise InputError(f"point has shape {values.shape}; space {self.name!r} expects ({self.dimensions},)")
+        outside = values[~((values >= 0) & (values <= 1))]
+        if len(outside):
+            raise InputError(f"point of space {self.name!r} has an entry of {outside[0]}; expected entries in [0, 1]")
+        if self.scale is not None:
+            return self.scale.decode(values)
         fractions = [self.pinned.get(layer.name, 1.0) for layer in self.layers]
-        for value, members in zip(values.tolist(), self.coordinates, strict=True):
-            for i in members:
-                fractions[i] = value
-        return Densities.from_fractions(self.layers, fractions)
+        for i, value in zip(self.free, (self.mixture @ values).tolist(), strict=True):
+            fractions[i] = value
+        densities = Densities.from_fractions(self.layers, fractions)
+        return densities if self.limits is None else self.limits.project(densities.kept)
+
+    def encode(self, densities: Densities) -> Point:
+        """The point that stands for densities, or for those nearest to them that this space holds.
+
+        Example:
+            >>> from torch import nn
+            >>> def factory():
+            ...     return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+            >>> space = SearchSpace.from_model(factory, input_shape=(8,), name="tiny").with_budget(Budget(density=0.3))
+            >>> space.densities(space.encode(space.densities([0.9, 0.2]))) == space.densities([0.9, 0.2])
+            True
+        """
+        if self.scale is not None:
+            return self.scale.encode(densities)
+        fractions = np.array(list(densities.fractions.values()))[list(self.free)]
+        return np.asarray(np.clip(np.linalg.lstsq(self.mixture, fractions, rcond=None)[0], 0.0, 1.0))
 
     def build(self, *, generator: torch.Generator) -> nn.Module:
         """Build the dense network. Whatever its constructor draws comes from `generator`, not from global state."""
@@ -232,6 +308,7 @@ class SearchSpace:
             "classes": self.classes,
             "representation": self.representation,
             "pinned": dict(self.pinned),
+            **({"budget": self.budget.describe()} if self.budget is not None else {}),
             "nonlinearity": self.nonlinearity,
             "network": self.network,
             "layers": [
@@ -247,7 +324,7 @@ class SearchSpace:
         }
 
     def _require_coordinates(self) -> None:
-        if not self.coordinates:
+        if not self.free:
             raise InputError(f"space {self.name!r} has nothing to search: every layer is pinned; pin fewer")
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snas.errors import InputError
-from snas.search_spaces.base import SearchSpace, require_image, spaces
-from snas.search_spaces.resnet import convolution
+from snas.search_spaces.base import SearchSpace, require_image, require_whole, spaces
+from snas.search_spaces.resnet import MOST_BLOCKS, convolution
 
 SIZES = ((16, 8), (16, 10), (22, 8), (28, 2), (28, 10))
 
@@ -54,12 +54,12 @@ class WideBlock(nn.Module):
 class WideResNet(nn.Module):
     """A 3x3 stem of 16 channels, three stages of wide blocks, global average pooling, a linear classifier."""
 
-    def __init__(self, channels: int, classes: int, depth: int, factor: int, dropout: float) -> None:
+    def __init__(self, channels: int, classes: int, blocks: int, widening: int, dropout: float) -> None:
         super().__init__()
-        sizes = [16, 16 * factor, 32 * factor, 64 * factor]
+        sizes = [16, 16 * widening, 32 * widening, 64 * widening]
         self.stem = convolution(channels, sizes[0], 3)
         self.stage1, self.stage2, self.stage3 = (
-            self._stage(sizes[i], sizes[i + 1], (depth - 4) // 6, 1 if i == 0 else 2, dropout) for i in range(3)
+            self._stage(sizes[i], sizes[i + 1], blocks, 1 if i == 0 else 2, dropout) for i in range(3)
         )
         self.norm = nn.BatchNorm2d(sizes[3])
         self.classifier = nn.Linear(sizes[3], classes)
@@ -77,9 +77,9 @@ class WideResNet(nn.Module):
 
 
 def wide_resnet(
-    input_shape: Sequence[int], classes: int, *, name: str, depth: int, factor: int, dropout: float
+    input_shape: Sequence[int], classes: int, *, name: str, blocks: int, widening: int, dropout: float
 ) -> SearchSpace:
-    """Return the wide residual network of `depth` layers and widening `factor` as a space.
+    """Return the wide residual network of so many blocks and this widening as a space.
 
     Layers are ordered as they are defined: in a block the first convolution, the second, the shortcut. Under
     representation "block" the layers of a residual block share a density; stem and classifier have their own.
@@ -88,23 +88,25 @@ def wide_resnet(
         input_shape: (channels, height, width) of one image, of any size.
         classes: number of classes.
         name: how results are filed.
-        depth: 6 n + 4, with n blocks per stage.
-        factor: the stages have 16, 32 and 64 times as many channels.
+        blocks: per stage, 1 to 200; the network has 6 of them + 4 layers.
+        widening: the stages have 16, 32 and 64 times as many channels.
         dropout: probability that a value between a block's convolutions is dropped, 0 <= dropout < 1.
 
     Raises:
-        InputError: for data that are not images, or a dropout outside its range.
+        InputError: for data that are not images, or an argument outside its range.
     """
     channels, _, _ = require_image(input_shape, name)
+    require_whole("blocks", blocks, name, most=MOST_BLOCKS)
+    require_whole("widening", widening, name)
     if not 0 <= dropout < 1:
         raise InputError(f"argument 'dropout' of space {name!r} is {dropout}; expected 0 <= dropout < 1")
-    stages = [f"stage{stage}.{block}" for stage in (1, 2, 3) for block in range((depth - 4) // 6)]
+    stages = [f"stage{stage}.{block}" for stage in (1, 2, 3) for block in range(blocks)]
     return SearchSpace.from_model(
-        lambda: WideResNet(channels, classes, depth, factor, dropout),
+        lambda: WideResNet(channels, classes, blocks, widening, dropout),
         input_shape=input_shape,
         name=name,
         groups={f"{block}.*": block for block in stages},
-        arguments={"dropout": dropout},
+        arguments={"blocks": blocks, "widening": widening, "dropout": dropout},
         learning_rate=0.1,
     )
 
@@ -112,8 +114,15 @@ def wide_resnet(
 def _register(depth: int, factor: int) -> None:
     name = f"wrn-{depth}-{factor}"
 
-    def space(input_shape: Sequence[int], classes: int, *, dropout: float = 0.0) -> SearchSpace:
-        return wide_resnet(input_shape, classes, name=name, depth=depth, factor=factor, dropout=dropout)
+    def space(
+        input_shape: Sequence[int],
+        classes: int,
+        *,
+        dropout: float = 0.0,
+        blocks: int = (depth - 4) // 6,
+        widening: int = factor,
+    ) -> SearchSpace:
+        return wide_resnet(input_shape, classes, name=name, blocks=blocks, widening=widening, dropout=dropout)
 
     space.__name__ = space.__qualname__ = name
     space.__doc__ = f"Wide residual network of {depth} layers, {factor} times as wide."

@@ -16,12 +16,15 @@ To add one, write a class with `ask`, decorate it, and check it with `snas.testi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from snas.plugins import Family, bind_arguments
 from snas.trials import Point, Trial
+
+if TYPE_CHECKING:
+    from snas.encoding import Encoding
 
 
 class Strategy(Protocol):
@@ -42,10 +45,27 @@ class Strategy(Protocol):
         ...
 
 
+@runtime_checkable
+class Bound(Protocol):
+    """A strategy that also wants to know what its points mean; most do not. It still learns from the history alone."""
+
+    def bind(self, encoding: Encoding) -> Strategy:
+        """Return the strategy for this encoding (`snas.encoding.Encoding`), which is the same for a whole search."""
+        ...
+
+
 strategies: Family[type[Strategy]] = Family(
     "strategy",
     group="snas.strategies",
-    modules=("snas.strategies.random", "snas.strategies.bayes", "snas.strategies.evolution"),
+    modules=(
+        "snas.strategies.random",
+        "snas.strategies.bayes",
+        "snas.strategies.bayes_hd",
+        "snas.strategies.evolution",
+        "snas.strategies.cmaes",
+        "snas.strategies.sobol",
+        "snas.strategies.nsga2",
+    ),
 )
 
 

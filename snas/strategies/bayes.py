@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from snas.errors import InputError
 from snas.strategies.base import strategies
+from snas.strategies.fidelity import observe
 from snas.trials import Point, Status, Trial, comparable_length
 
 Array = NDArray[np.float64]
@@ -113,6 +114,8 @@ def observations(history: Sequence[Trial], *, dimensions: int, liar: Liar = "mea
       or maximum of the scores seen. The mean, the default, leaves the process's mean where it is, and only tells it
       that the place is taken; the minimum spreads proposals more, the maximum less.
 
+    With several brackets of successive halving scores are carried over to the longest training instead.
+
     Args:
         history: trials; any order.
         dimensions: length of their points.
@@ -133,6 +136,8 @@ def observations(history: Sequence[Trial], *, dimensions: int, liar: Liar = "mea
         >>> observations(history, dimensions=1)[1].round(3).tolist()
         [0.7, 0.9, 0.7, 0.7, 0.8]
     """
+    if len({trial.bracket for trial in history}) > 1:
+        return _over_brackets(history, dimensions, liar)
     length = comparable_length(history, need=dimensions + 1)
     seen = [trial.scores[length] for trial in history if not trial.failed and length in trial.scores]
     scores = np.array([score for score in seen if math.isfinite(score)], dtype=np.float64)
@@ -140,6 +145,18 @@ def observations(history: Sequence[Trial], *, dimensions: int, liar: Liar = "mea
         return np.empty((0, dimensions)), np.empty(0)
     lie = _lie(scores, liar)
     values = [_value(trial, length, worst=float(scores.min()), lie=lie) for trial in history]
+    return np.clip([trial.point for trial in history], 0.0, 1.0), np.array(values)
+
+
+def _over_brackets(history: Sequence[Trial], dimensions: int, liar: Liar) -> tuple[Array, Array]:
+    """The same where there are several brackets: a candidate that pauses early in one was not outranked by those of
+    another, so that scores are carried over to the longest training (`fidelity.observe`)."""
+    seen = observe(history)
+    if not len(seen.values):
+        return np.empty((0, dimensions)), np.empty(0)
+    known = {trial.number: float(value) for trial, value in zip(seen.trials, seen.values, strict=True)}
+    lie = _lie(seen.values[~seen.failed], liar)
+    values = [known.get(trial.number, lie) for trial in history]
     return np.clip([trial.point for trial in history], 0.0, 1.0), np.array(values)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from snas.api import _open_bench, _settings
 from snas.baselines import read_densities
+from snas.checks import listed
 from snas.data.base import Dataset
 from snas.errors import InputError
 from snas.listener import Listener
 from snas.registry import Registry
 from snas.search_spaces.base import SearchSpace
-from snas.settings import SweepSettings, listed, registry_path
+from snas.settings import SweepSettings, registry_path
 from snas.sweeps.plan import make_plan, open_methods
 from snas.sweeps.result import SweepResult, read_result
 from snas.sweeps.run import announce, train_places

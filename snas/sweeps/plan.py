@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snas.baselines import target_of
+from snas.checks import require_different
 from snas.densities import Densities
 from snas.errors import InputError
 from snas.pruning.allocations import allocations, kept_from_density
 from snas.pruning.methods import Method, open_method
 from snas.search_spaces.base import SearchSpace
-from snas.settings import SweepSettings, require_different
+from snas.settings import SweepSettings
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from snas.bench import Bench
+from snas.compare import Comparison, compare_all, smallest_p
 from snas.errors import InputError
 from snas.finals import epochs_of
 from snas.ranking import space_label
 from snas.registry import Registry, TrainingRecord
-from snas.sweeps.compare import LEVEL, Difference, holm, paired_difference, smallest_p
 from snas.sweeps.plan import Place, Plan
 from snas.sweeps.run import find_entry
 from snas.trials import Status
@@ -71,41 +71,6 @@ class Cell:
         values = {**asdict(self), "reasons": list(self.reasons)}
         values["accuracies"] = {str(seed): accuracy for seed, accuracy in self.accuracies.items()}
         return {**values, "mean": self.mean, "std": self.std}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A method beside the reference at one density.
-
-    Attributes:
-        density: of the column.
-        method: that is compared.
-        reference: that it is compared with.
-        difference: paired, method - reference.
-        t_adjusted: p of the t test, adjusted over the methods of the density (Holm).
-        wilcoxon_adjusted: the same for the signed-rank test.
-    """
-
-    density: float
-    method: str
-    reference: str
-    difference: Difference
-    t_adjusted: float | None
-    wilcoxon_adjusted: float | None
-
-    @property
-    def indistinct(self) -> bool:
-        """Whether the adjusted t test cannot tell the two apart at 5 %."""
-        return self.t_adjusted is not None and self.t_adjusted >= LEVEL
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        values = asdict(self)
-        return {**{name: values[name] for name in ("density", "method", "reference")}, **values.pop("difference")} | {
-            "t_adjusted": self.t_adjusted,
-            "wilcoxon_adjusted": self.wilcoxon_adjusted,
-            "indistinct": self.indistinct,
-        }
 
 
 @dataclass(frozen=True)
@@ -241,13 +206,7 @@ def compare(cells: Sequence[Cell], density: float, reference: str | None) -> lis
     if other is None:
         return []
     methods = [cell for cell in column if cell is not other]
-    differences = [paired_difference(cell.accuracies, other.accuracies) for cell in methods]
-    t_adjusted = holm([one.t_p for one in differences])
-    ranked_adjusted = holm([one.wilcoxon_p for one in differences])
-    return [
-        Comparison(density, cell.method, other.method, one, t, ranked)
-        for cell, one, t, ranked in zip(methods, differences, t_adjusted, ranked_adjusted, strict=True)
-    ]
+    return compare_all(density, [(cell.method, cell.accuracies, other.method, other.accuracies) for cell in methods])
 
 
 def _environments(registry: Registry, cells: Sequence[Cell]) -> list[Mapping[str, Any]]:

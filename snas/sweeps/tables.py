@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from snas.exports.cells import MISSING, clean, percent
-from snas.sweeps.compare import LEVEL, smallest_p
-from snas.sweeps.result import Cell, Comparison, SweepResult
+from snas.compare import LEVEL, Comparison, smallest_p
+from snas.exports.cells import MISSING, clean, p_text, percent
+from snas.sweeps.result import Cell, SweepResult
 
 BEST, INDISTINCT = "*", "≈"
 COMPARED = ("method", "points", "95 % interval", "t: p", "Holm", "signed-rank: p", "Holm")
@@ -99,18 +99,6 @@ def comparison_notes(result: SweepResult) -> list[str]:
         return ["one seed has no spread to test a difference by; give more --seeds"]
     smallest = f"the smallest p of the signed-rank test is {p_text(smallest_p(result.seeds))} with {result.seeds} seeds"
     return [f"two-sided paired tests; Holm: adjusted over the methods of one density; {smallest}"]
-
-
-def p_text(p: float | None) -> str:
-    """A p value with two figures.
-
-    Example:
-        >>> p_text(0.0321), p_text(1.0), p_text(0.00001), p_text(None)
-        ('0.032', '1', '<0.0001', '-')
-    """
-    if p is None:
-        return MISSING
-    return f"{p:.2g}" if p >= 0.0001 else "<0.0001"
 
 
 def is_best(result: SweepResult, cell: Cell, density: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,23 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "scikit-learn": version("scikit-learn"),
+        "scipy": version("scipy"),
         "bayesian-optimization": version("bayesian-optimization"),
+        "cmaes": version("cmaes"),
+        **{name: found for name in ("botorch", "gpytorch") if (found := _version(name))},
         "system": f"{platform.system()} {platform.machine()}",
         "device": device.type,
         "device_name": name,
         "threads": torch.get_num_threads(),
     }
+
+
+def _version(package: str) -> str:
+    """The version of a package that need not be there; "" where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _processor() -> str:

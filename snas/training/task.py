@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
+from snas.diagnostics.signals import EXAMPLES, measure
 from snas.errors import FailedError, InputError, SnasError
 from snas.pruning.methods import Method
 from snas.pruning.prepare import Sparse, prepare
@@ -33,6 +34,10 @@ class Task:
     rescale: bool | None
     device: torch.device
 
+    def of(self, space: SearchSpace) -> Task:
+        """The same for another architecture."""
+        return self if space is self.space else replace(self, space=space)
+
     def prepare(self, method: Method, target: Densities | int, *, seed: int) -> Sparse:
         """Build, initialize and mask the network of `seed` (see `snas.pruning.methods.prepare`)."""
         return prepare(
@@ -45,6 +50,12 @@ class Task:
             rescale=self.rescale,
             device=self.device,
         )
+
+    def measure(self, sparse: Sparse, *, seed: int) -> dict[str, float]:
+        """The signals (see `snas.diagnostics.signals`) of the prepared network of `seed`; it stays as it is."""
+        batch = score_batch(self.data, examples=EXAMPLES, seed=seed)
+        generator = torch.Generator().manual_seed(derive(seed, Stream.SCORE))
+        return measure(sparse.model, sparse.masks, batch, generator=generator)
 
 
 class Training:
@@ -60,6 +71,7 @@ class Training:
         key: str,
         checkpoints: Checkpoints,
         mask_checksum: str = "",
+        measured: bool = False,
     ) -> None:
         """Prepare the masked network.
 
@@ -71,6 +83,7 @@ class Training:
             key: names its checkpoints.
             checkpoints: where they are.
             mask_checksum: of the mask that it was trained with before, where it was.
+            measured: whether the first epoch's report is to have the signals of the network before training.
 
         Raises:
             RefusedError: if the network cannot work; nothing was trained.
@@ -81,6 +94,7 @@ class Training:
         self._checkpoints = checkpoints
         with network_at_fault():
             sparse = task.prepare(method, target, seed=seed)
+            self.signals = task.measure(sparse, seed=seed) if measured else {}
             self.session = Session(
                 sparse.model,
                 sparse.masks,
@@ -139,6 +153,7 @@ class Training:
             validation_accuracy=epoch.validation_accuracy,
             seconds=epoch.seconds,
             mask_checksum=self.mask_checksum,
+            signals=self.signals if epoch.number == 1 else {},
         )
 
     def test(self, arrays: Arrays) -> tuple[float, float]:

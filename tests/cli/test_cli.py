@@ -11,8 +11,12 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from snas.cli.main import main
+from snas.cli.search import difference_line
+from snas.compare import compare_all
+from snas.registry import Registry
 
 FAST = ["--samples", "2", "--epochs", "1", "--final-seeds", "1", "--strategy", "random", "--quiet"]
 SEARCH = ["search", "--space", "lenet-300-100", *FAST]
@@ -30,8 +34,9 @@ def test_search_prints_one_json_object_and_nothing_else(capsys):
     value = json.loads(out)
     assert list(value) == [
         "study", "registry", "space", "dataset", "strategy", "candidates", "epochs_trained", "wall_seconds", "best",
-        "baselines",
+        "baselines", "differences", "front", "hypervolume",
     ]  # fmt: skip
+    assert (value["differences"], value["front"], value["hypervolume"]) == ([], [], {})  # one seed, one objective
     assert list(value["baselines"]) == ["dense", "snip", "ldi"]
     for row in (value["best"], *value["baselines"].values()):
         assert {
@@ -50,7 +55,7 @@ def test_search_prints_one_json_object_and_nothing_else(capsys):
     kept = {name: row["kept_weights"] for name, row in value["baselines"].items()}
     assert kept["snip"] == kept["ldi"] == value["best"]["kept_weights"]
     assert kept["dense"] == value["best"]["total_weights"]
-    assert (value["candidates"], value["epochs_trained"]) == (2, 2)
+    assert (value["candidates"], value["epochs_trained"]) == (2, 2 + 2 * 2)  # both again on two fresh seeds
 
 
 def test_search_again_is_resumed_and_reported_the_same(capsys):
@@ -85,6 +90,95 @@ def test_leaderboard_show_export_and_train_follow_a_search(capsys, tmp_path):
     code, out, _ = run(capsys, "train", str(identity), "--final-seeds", "2", "--format", "json", "--quiet")
     assert code == 0
     assert json.loads(out)["test_accuracy"]["n"] == 2
+
+
+PAIRED = ["search", "--space", "lenet-300-100", "--samples", "2", "--epochs", "1", "--strategy", "random", "--quiet",
+          "--baselines", "dense,snip", "--density", "0.05"]  # fmt: skip
+
+
+def test_search_tells_how_sure_its_differences_are(capsys):
+    code, out, err = run(capsys, *PAIRED, "--final-seeds", "3")
+    assert (code, err) == (0, "")
+    value = json.loads(run(capsys, *PAIRED, "--final-seeds", "3", "--format", "json")[1])
+    assert [one["reference"] for one in value["differences"]] == ["dense", "snip"]
+    with Registry("snas.db") as registry:
+        rows = {entry.method: entry for entry in registry.entries()}
+        accuracies = {name: [run.test_accuracy for run in registry.runs(entry)] for name, entry in rows.items()}
+    tests = {
+        name: stats.ttest_rel(accuracies["searched"], accuracies[name], alternative="two-sided")
+        for name in ("dense", "snip")
+    }
+    smaller = min(tests.values(), key=lambda test: test.pvalue).pvalue
+    for one in value["differences"]:
+        name, expected = one["reference"], tests[one["reference"]]
+        mean = np.subtract(accuracies["searched"], accuracies[name]).mean()
+        assert (one["method"], one["seeds"]) == ("searched", 3)
+        assert one["mean"] == pytest.approx(mean)
+        assert one["t_p"] == pytest.approx(expected.pvalue)
+        interval = expected.confidence_interval(0.95)
+        assert (one["low"], one["high"]) == pytest.approx((interval.low, interval.high))
+        holm = min(1, 2 * smaller) if expected.pvalue == smaller else max(expected.pvalue, min(1, 2 * smaller))
+        assert one["t_adjusted"] == pytest.approx(holm)
+        assert (
+            f"searched - {name}: {100 * mean:+.2f} ({100 * one['low']:+.2f} to {100 * one['high']:+.2f}), 3 seeds"
+            in out
+        )
+    assert "which the search has not seen" in out
+
+
+def test_lines_of_a_search_fit_a_terminal_of_80_columns():
+    ours, other = {seed: 0.9 + seed / 500 for seed in range(10)}, {seed: 0.85 + seed**2 / 5000 for seed in range(10)}
+    (one,) = compare_all(0.05, [("searched", ours, "rigl:every=50", other)])
+    line = difference_line(one, at=False)
+    assert line.startswith("searched - rigl:every=50: +5.33 (")
+    assert len(line) <= 90
+    assert len(difference_line(compare_all(0.05, [("searched", ours, "snip", other)])[0])) <= 80
+    single = compare_all(0.05, [("searched", {0: 0.5, 1: 0.5}, "snip", {0: 0.25, 1: 0.25})])[0]
+    # Both seeds differ alike: there is no spread to make an interval of.
+    assert difference_line(single, at=True) == "searched - snip at 5.00%: +25.00, 2 seeds, p - (t), 0.5 (ranks)"
+
+
+def test_search_for_a_front_prints_it_and_what_it_covers(capsys):
+    arguments = ["search", "--space", "lenet-300-100", "--samples", "4", "--epochs", "1", "--strategy", "random"]
+    arguments += ["--objectives", "accuracy,kept_weights", "--max-density", "0.2", "--front", "3", "--quiet"]
+    arguments += ["--final-seeds", "1", "--baselines", "erk", "--confirm-seeds", "1", "--warm-start", "none"]
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (0, "")
+    value = json.loads(run(capsys, *arguments, "--format", "json")[1])
+    front = value["front"]
+    assert 1 <= len(front) <= 3
+    assert value["best"]["id"] == front[0]["id"]
+    assert "front of accuracy and kept_weights" in out
+    # By hand: each network adds the accuracy above guessing that no cheaper one has, times its decades.
+    height, area = 0.0, 0.0
+    for row in sorted(front, key=lambda row: row["kept_weights"]):
+        decades, gain = np.log10(50200 / row["kept_weights"]), row["test_accuracy"]["mean"] - 0.1 - height
+        area += max(gain, 0.0) * decades
+        height += max(gain, 0.0)
+    assert value["hypervolume"]["searched (random)"] == pytest.approx(area)
+    assert set(value["hypervolume"]) == {"all", "searched (random)", "erk"}
+    assert f"searched (random) {area:.3f}" in out.replace("\n", " ")
+
+
+def test_show_tells_how_a_search_found_its_row(capsys):
+    run(capsys, *PAIRED, "--final-seeds", "1", "--mask", "random,snip", "--train", "rigl")
+    code, out, _ = run(capsys, "show", "1")
+    assert code == 0
+    assert "of 2, strategy random" in out
+    assert "6 epochs and" in out
+    assert "warm start erk" in out
+    assert "on 2 fresh seeds before it was named (4 such trainings in the study)" in out
+    assert "budget      density 0.05" in out
+    found = json.loads(run(capsys, "show", "1", "--format", "json")[1])["search"]
+    assert (found["epochs"], found["repeats_of_study"], found["shape"]) == (6, 4, None)
+    assert found["rule"] in ("random + rigl", "snip + rigl")
+    assert found["origin"].startswith("erk")
+    assert [(one["number"], one["status"], one["epochs"]) for one in found["repeats"]] == [
+        (1, "finished", 1),
+        (2, "finished", 1),
+    ]
+    baseline = json.loads(run(capsys, "show", "2", "--format", "json")[1])
+    assert baseline["search"] is None
 
 
 def test_prune_prints_its_row(capsys):
@@ -155,7 +249,7 @@ def number():
         (["search", "--eta", "1"], "eta is 1"),
         (["search", "--lr", "nan"], "lr is nan"),
         (["search", "--mask", "snap"], "did you mean 'snip'"),
-        (["search", "--representation", "cell"], "representation is 'cell'; choices: layer, uniform, block"),
+        (["search", "--representation", "cell"], "representation is 'cell'; choices: layer, block, depth, uniform"),
         (["search", "--first-layer", "no"], "first-layer is 'no'"),
         (["search", "--device", "abacus"], "unknown device"),
         (["search", "--threads", "0"], "threads is 0"),

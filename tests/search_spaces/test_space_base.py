@@ -273,7 +273,7 @@ def test_wrong_choice_of_layers(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"representation": "layers"}, "representation is 'layers'; choices: layer, uniform, block"),
+        ({"representation": "layers"}, "representation is 'layers'; choices: layer, block, depth, uniform"),
         ({"first_layer": "pinned"}, "first-layer is 'pinned'; choices: search, dense"),
         ({"last_layer": ""}, "last-layer is ''; choices: search, dense"),
     ],
@@ -297,7 +297,7 @@ def test_point_of_wrong_length(point):
 
 @pytest.mark.parametrize("entry", [-0.01, 1.01, float("nan"), float("inf")])
 def test_point_outside_the_cube(entry):
-    with pytest.raises(InputError, match="expected 0 <= density <= 1"):
+    with pytest.raises(InputError, match=r"expected entries in \[0, 1\]"):
         from_model().densities([0.5, entry, 0.5])
 
 

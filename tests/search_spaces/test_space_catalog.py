@@ -126,7 +126,7 @@ def test_options_reach_the_space():
             {"arguments": {"activation": "gelu"}},
             "argument 'activation' of space 'mlp' is 'gelu'; choices: prelu",
         ),
-        ("mlp", {"representation": "cell"}, "representation is 'cell'; choices: layer, uniform, block"),
+        ("mlp", {"representation": "cell"}, "representation is 'cell'; choices: layer, block, depth, uniform"),
         ("mlp", {"first_layer": "free"}, "first-layer is 'free'"),
     ],
 )

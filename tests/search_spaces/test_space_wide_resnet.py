@@ -33,7 +33,7 @@ def test_flops_equal_torch_s_own_count():
 
 def test_gradients_reach_every_parameter():
     torch.manual_seed(0)
-    model = WideResNet(2, 5, 10, 1, 0.0)
+    model = WideResNet(2, 5, 1, 1, 0.0)
     out = model(torch.randn(6, 2, 8, 8))
     assert out.shape == (6, 5)
     out.square().sum().backward()

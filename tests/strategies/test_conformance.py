@@ -13,7 +13,7 @@ from snas.strategies.random import Random
 from snas.testing import check_strategy, check_strategy_by_name
 from snas.testing import strategies as contract
 
-BUILT_IN = ("random", "bayes", "evolution")
+BUILT_IN = ("random", "bayes", "bayes-hd", "evolution", "cmaes", "sobol", "nsga2")
 
 
 class Honest:
@@ -158,7 +158,8 @@ def test_strategy_keeps_the_contract(name):
 
 
 def test_options_are_part_of_what_is_checked():
-    check_strategy_by_name("evolution", {"population": "3", "sigma": 0.5})
+    check_strategy_by_name("evolution", {"population": "3", "parents": "1", "initial": "3", "sigma": 0.5})
+    check_strategy_by_name("cmaes", {"separable": "false", "popsize": "5"})
 
 
 def test_unknown_strategy_is_refused_with_the_choices():

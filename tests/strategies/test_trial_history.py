@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from snas.records import TrainingRecord, as_trial
 from snas.trials import Status, Trial, comparable_length
 
 
@@ -62,6 +63,36 @@ def test_trials_are_equal_by_value():
     assert first != Trial(0, np.array([0.1, 0.2]), Status.PAUSED, {1: 0.6}, 7)
     assert first != Trial(0, np.array([0.1, 0.2]), Status.PAUSED, {1: 0.5}, 8)
     assert first != "a trial"
+
+
+def test_a_start_is_not_a_proposal():
+    point = np.zeros(1)
+    assert not Trial(0, point).given
+    assert Trial(0, point, given=True) != Trial(0, point)
+
+
+@pytest.mark.parametrize(
+    ("traits", "expected"), [({}, False), ({"origin": "strategy"}, False), ({"origin": "erk"}, True)]
+)
+def test_records_tell_starts_from_proposals(traits, expected):
+    """A record of an earlier format has no traits: then everything was proposed."""
+    record = TrainingRecord(
+        id=1,
+        number=0,
+        seed=0,
+        status=Status.RUNNING,
+        reason=None,
+        kept={},
+        mask_checksum=None,
+        point=None,
+        traits=traits,
+        signals={},
+        repeat=0,
+        test_loss=None,
+        test_accuracy=None,
+        reports=(),
+    )
+    assert as_trial(record).given is expected
 
 
 def test_epochs_and_failure():

@@ -97,6 +97,9 @@ class Movement:
     starts_dense: ClassVar[bool] = False
     """Whether the training starts with all weights, and the goal is what it ends with."""
 
+    keeps_layers: ClassVar[bool] = False
+    """Whether every layer keeps its number of weights throughout, so that it can train at given densities."""
+
     @property
     def cycles(self) -> int:
         """How often it goes through the rule's schedule."""

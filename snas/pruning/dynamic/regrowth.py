@@ -41,6 +41,8 @@ class Set(Movement):
         inspired by network science, Nature Communications 9.
     """
 
+    keeps_layers = True
+
     zeta: float = 0.3
 
     def __post_init__(self) -> None:
@@ -89,6 +91,8 @@ class RigL(Movement):
     Source:
         [Evci2020] U. Evci et al.: Rigging the lottery: making all tickets winners, ICML 2020.
     """
+
+    keeps_layers = True
 
     fraction: float = 0.3
     every: int = 100

@@ -46,6 +46,8 @@ class DeepR(Movement):
         ICLR 2018.
     """
 
+    keeps_layers = True
+
     alpha: float = 1e-5
     temperature: float = 2.5e-11
 

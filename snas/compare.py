@@ -1,8 +1,8 @@
 """Paired comparison of two methods that were trained on the same seeds.
 
-Seed k gives every method of one sweep the same initial weights, order of data and split, so that differences are taken
-seed by seed. Two tests are told beside each other: the t test assumes normal differences and can see much with few
-seeds; the signed-rank test assumes symmetric ones only, and cannot go below `smallest_p`.
+Seed k gives every method of one sweep, and of one search, the same initial weights, order of data and split, so that
+differences are taken seed by seed. Two tests are told beside each other: the t test assumes normal differences and can
+see much with few seeds; the signed-rank test assumes symmetric ones only, and cannot go below `smallest_p`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 LEVEL = 0.05
 # Accuracies are quotients of whole numbers; differences nearer than this differ by rounding errors only.
@@ -41,6 +41,41 @@ class Difference:
     wilcoxon_p: float | None = None
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A method beside the one that it is compared with, at one density.
+
+    Attributes:
+        density: of the column.
+        method: that is compared.
+        reference: that it is compared with.
+        difference: paired, method - reference.
+        t_adjusted: p of the t test, adjusted over the family of comparisons (Holm).
+        wilcoxon_adjusted: the same for the signed-rank test.
+    """
+
+    density: float
+    method: str
+    reference: str
+    difference: Difference
+    t_adjusted: float | None
+    wilcoxon_adjusted: float | None
+
+    @property
+    def indistinct(self) -> bool:
+        """Whether the adjusted t test cannot tell the two apart at 5 %."""
+        return self.t_adjusted is not None and self.t_adjusted >= LEVEL
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        values = asdict(self)
+        return {**{name: values[name] for name in ("density", "method", "reference")}, **values.pop("difference")} | {
+            "t_adjusted": self.t_adjusted,
+            "wilcoxon_adjusted": self.wilcoxon_adjusted,
+            "indistinct": self.indistinct,
+        }
+
+
 def paired_difference(method: Mapping[int, float], other: Mapping[int, float]) -> Difference:
     """Compare two methods by the seeds that both have.
 
@@ -57,6 +92,8 @@ def paired_difference(method: Mapping[int, float], other: Mapping[int, float]) -
         >>> found.seeds, round(found.mean, 4), round(found.t_p, 4), found.wilcoxon_p  # 1/3 and t = 4
         (3, 0.3333, 0.0572, 0.25)
     """
+    from scipy import stats  # takes longer to import than most commands to run
+
     values = [round(method[seed] - other[seed], DIGITS) for seed in sorted(method.keys() & other.keys())]
     if len(values) < 2:
         return Difference(len(values), mean=values[0] if values else None)
@@ -86,8 +123,10 @@ def signed_rank_p(differences: Sequence[float]) -> float:
         >>> signed_rank_p([1, 2, 3, 4, 5]), signed_rank_p([1, 1, -1]), signed_rank_p([0, 0])
         (0.0625, 1.0, 1.0)
     """
+    from scipy.stats import rankdata
+
     signed = np.array([value for value in differences if value != 0], dtype=float)
-    doubled = np.rint(2 * stats.rankdata(np.abs(signed))).astype(int)  # mean ranks are halves
+    doubled = np.rint(2 * rankdata(np.abs(signed))).astype(int)  # mean ranks are halves
     chances = np.ones(1)
     for rank in doubled:
         chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
@@ -126,3 +165,27 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(order) - tested) * value))
         adjusted[place] = highest
     return adjusted
+
+
+def compare_all(
+    density: float, pairs: Sequence[tuple[str, Mapping[int, float], str, Mapping[int, float]]]
+) -> list[Comparison]:
+    """Compare pairs of methods, as one family of tests.
+
+    Args:
+        density: of the networks.
+        pairs: for each a method, its seed -> accuracy, the method to compare with, and seed -> accuracy of that.
+
+    Example:
+        >>> a, b, c = {0: 0.5, 1: 0.75, 2: 0.75}, {0: 0.25, 1: 0.25, 2: 0.5}, {0: 0.5, 1: 0.5, 2: 0.75}
+        >>> found = compare_all(0.1, [("ours", a, "snip", b), ("ours", a, "erk", c)])
+        >>> [(one.reference, round(one.difference.t_p, 3), round(one.t_adjusted, 3)) for one in found]
+        [('snip', 0.057, 0.114), ('erk', 0.423, 0.423)]
+    """
+    differences = [paired_difference(ours, theirs) for _, ours, _, theirs in pairs]
+    t_adjusted = holm([one.t_p for one in differences])
+    ranked_adjusted = holm([one.wilcoxon_p for one in differences])
+    return [
+        Comparison(density, method, other, one, t, ranked)
+        for (method, _, other, _), one, t, ranked in zip(pairs, differences, t_adjusted, ranked_adjusted, strict=True)
+    ]

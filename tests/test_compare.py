@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from snas.sweeps.compare import holm, paired_difference, signed_rank_p, smallest_p
+from snas.compare import compare_all, holm, paired_difference, signed_rank_p, smallest_p
 
 
 def by_seed(values) -> dict[int, float]:
@@ -111,3 +111,15 @@ def test_holm_is_bonferroni_closed():
         for place in places
     ]
     assert holm(values) == pytest.approx(expected)
+
+
+def test_pairs_are_one_family():
+    rng = np.random.default_rng(3)
+    ours, *others = (by_seed(rng.uniform(0.8, 0.9, 6)) for _ in range(4))
+    found = compare_all(0.1, [("searched", ours, name, other) for name, other in zip("abc", others, strict=True)])
+    assert [(one.method, one.reference, one.density) for one in found] == [("searched", name, 0.1) for name in "abc"]
+    expected = [stats.ttest_rel(list(ours.values()), list(other.values())).pvalue for other in others]
+    assert [one.difference.t_p for one in found] == pytest.approx(expected)
+    assert [one.t_adjusted for one in found] == pytest.approx(holm(expected))
+    assert [one.wilcoxon_adjusted for one in found] == holm([one.difference.wilcoxon_p for one in found])
+    assert compare_all(0.1, []) == []

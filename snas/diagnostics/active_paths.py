@@ -1,0 +1,126 @@
+"""What the kept weights of a network connect, whatever their values: active paths, units and weights."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snas.masks import Masks, units, weights_of
+from snas.pruning.paths import NORMALIZATIONS
+from snas.pruning.scores import Batch
+from snas.pruning.synflow import Linearized, flowing_copy
+from snas.search_spaces.weights import weights_in
+
+# Powers of two, so that scaling by them does not round. Signals and gradients are scaled apart, which lets each count
+# up to 2**2000 paths.
+_SHRINK = 1000
+
+
+def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
+    """What leads from input to output in a masked network at its initial weights.
+
+    All are of a copy, in double precision on the CPU, that is linear for positive signals (see
+    `snas.pruning.synflow`). It is looked at with three sets of weights: absolute values; ones; and ones divided by the
+    kept inputs of their unit, which keeps signals in range at any depth.
+
+    Args:
+        model: the network; unchanged.
+        masks: which weights it keeps.
+        x: examples, shape (n, *input_shape); only their shape is used.
+
+    Returns:
+        synflow: log10 of the flow R = 1^T prod |W| 1 ([Tanaka2020] eq. 2).
+        paths: log10 of the number of paths of kept weights from an input to an output ([Pham2023] effective paths).
+            Each position that a convolution is used at counts; normalizations lead straight on; an average pools paths
+            by their mean, a maximum by the most.
+        width: the share of a layer's output units that a path leads through, averaged over layers ([Pham2023] effective
+            nodes, as a share).
+        effective: the share of kept weights that a path leads through; one minus it is what the density does not tell
+            of the effective sparsity ([Vysogorets2023]).
+
+        A signal beyond double precision is left out, and a logarithm of 0.
+
+    Source:
+        [Tanaka2020] H. Tanaka, D. Kunin, D. Yamins, S. Ganguli: Pruning neural networks without any data by iteratively
+        conserving synaptic flow, NeurIPS 2020.
+        [Pham2023] H. Pham, T.-A. Ta, S. Liu et al.: Towards data-agnostic pruning at initialization: what makes a good
+        sparse mask?, NeurIPS 2023.
+        [Vysogorets2023] A. Vysogorets, J. Kempe: Connectivity matters: neural network pruning through the lens of
+        effective sparsity, JMLR 24 (99), 2023.
+
+    Example:
+        Two inputs, two hidden units, one output; the second hidden unit leads nowhere.
+
+        >>> from snas.densities import Layer
+        >>> layers = (Layer("0", (2, 2)), Layer("1", (1, 2)))
+        >>> masks = Masks(layers, {"0": torch.tensor([[1, 1], [0, 1]]) > 0, "1": torch.tensor([[1, 0]]) > 0})
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+        >>> found = path_signals(model, masks, torch.zeros(1, 2))
+        >>> round(10 ** found["paths"]), found["width"], found["effective"]
+        (2, 0.75, 0.75)
+    """
+    flowing = flowing_copy(model, masks.layers, Batch(x[:1], torch.zeros(1), masks=masks))
+    shape = (1, *x.shape[1:])
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), Linearized():
+        found = {"synflow": _log10(float(flowing(torch.ones(shape, dtype=torch.float64)).detach().sum()))}
+        _pass_normalizations(flowing)
+        _set_weights(flowing, masks, shared=False)
+        found["paths"] = _count_paths(flowing, shape)
+        _set_weights(flowing, masks, shared=True)
+        used = _used(flowing, masks, shape)
+    found["width"] = sum(float(mask.flatten(1).any(1).double().mean()) for mask in used) / len(used)
+    found["effective"] = sum(int(mask.sum()) for mask in used) / max(1, masks.kept.kept_weights)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _count_paths(flowing: nn.Module, shape: tuple[int, ...]) -> float:
+    """Log10 of the sum of the outputs' derivatives with respect to the inputs: of the number of paths."""
+    scale = math.ldexp(1.0, -_SHRINK)
+    x = torch.full(shape, scale, dtype=torch.float64, requires_grad=True)
+    output: Tensor = flowing(x)
+    if not output.requires_grad:
+        return -math.inf
+    (gradient,) = torch.autograd.grad(output, x, torch.full_like(output, scale), materialize_grads=True)
+    # Logarithms before the sum: the scale is taken off without leaving the range of a double.
+    return _log10(float(gradient.sum())) + _SHRINK * math.log10(2)
+
+
+def _used(flowing: nn.Module, masks: Masks, shape: tuple[int, ...]) -> list[Tensor]:
+    """Of each layer, the kept weights that a path leads through: those with a signal and a gradient."""
+    weights = weights_of(flowing, masks.layers)
+    output: Tensor = flowing(torch.ones(shape, dtype=torch.float64)).sum()
+    if not output.requires_grad:
+        return [torch.zeros_like(weight, dtype=torch.bool) for weight in weights]
+    gradients = torch.autograd.grad(output, weights, materialize_grads=True)
+    return [(gradient != 0) & masks[layer.name] for layer, gradient in zip(masks.layers, gradients, strict=True)]
+
+
+@torch.no_grad()
+def _set_weights(flowing: nn.Module, masks: Masks, *, shared: bool) -> None:
+    """Make every kept weight 1; `shared`: 1 divided by the kept inputs of its unit. Without a mask all are kept."""
+    known = {id(weight): masks[name] for name, weight in zip(masks, weights_of(flowing, masks.layers), strict=True)}
+    for module in flowing.modules():
+        for own in weights_in(module):
+            mask = known.get(id(own.tensor))
+            kept = own.tensor.fill_(1) if mask is None else own.tensor.copy_(mask)
+            if shared:
+                kept /= units(kept).clamp(min=1).reshape(-1, *[1] * (kept.ndim - 1))
+
+
+def _pass_normalizations(flowing: nn.Module) -> None:
+    """Let normalizations pass their input: they have no weights that a path could use, and their factors are alike."""
+    for module in flowing.modules():
+        if isinstance(module, NORMALIZATIONS):
+            module.forward = partial(_pass, module)  # type: ignore[method-assign]
+
+
+def _pass(_: Any, x: Tensor) -> Tensor:
+    return x
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else -math.inf

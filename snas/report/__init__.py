@@ -1,0 +1,1 @@
+"""What results look like beside a table: fronts of accuracy and cost, and their pictures."""
