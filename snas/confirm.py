@@ -8,6 +8,7 @@ data is common to them, and differences come from the densities.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +39,8 @@ def near_top(records: Sequence[TrainingRecord], most: int, *, costs: Costs) -> l
     """Numbers of the candidates to train again, best first: at most `most`.
 
     Those that are trained fully come first; where they are too few, the best of the highest rungs follow, for ASHA
-    trains few to the end and lets noisy scores decide which. Scores of different lengths are not compared.
+    trains few to the end and lets noisy scores decide which. Scores of different lengths are not compared. A network
+    that was found twice is trained again once.
 
     Args:
         records: the candidates.
@@ -55,7 +57,7 @@ def near_top(records: Sequence[TrainingRecord], most: int, *, costs: Costs) -> l
         scores = {record.number: _accuracy(record) for record in among}
         ordered = sorted(among, key=lambda record: _key(record, scores))
         found += _by_front(scores, costs) if costs else [record.number for record in ordered]
-    return found[:most]
+    return _different(found, records)[:most]
 
 
 class Repeats:
@@ -187,7 +189,7 @@ def best_of(records: Sequence[TrainingRecord], scores: Scores) -> TrainingRecord
 def front_of(records: Sequence[TrainingRecord], scores: Scores, costs: Costs, *, most: int) -> list[TrainingRecord]:
     """Those that no other outdoes in score and costs, the best score first; where they are more than `most`, those far
     from the others."""
-    order = _by_front(scores, costs)
+    order = _different(_by_front(scores, costs), records)
     values = _values(order, scores, costs)
     first = [number for number, level in zip(order, pareto.fronts(values), strict=True) if level == 0]
     chosen = set(first[:most])
@@ -205,6 +207,20 @@ def _by_front(scores: Scores, costs: Costs) -> list[int]:
     """Numbers by front of score and costs, within a front the lonelier first."""
     numbers = sorted(scores)
     return [numbers[place] for place in pareto.order(_values(numbers, scores, costs))]
+
+
+def _different(numbers: Sequence[int], records: Sequence[TrainingRecord]) -> list[int]:
+    """The numbers without those whose densities, rules and shape an earlier one has.
+
+    Candidates of registries before format 3 do not tell their rules, and all count as different.
+    """
+    traits = {record.number: {**record.traits, "origin": ""} for record in records if "rule" in record.traits}
+    kept = {record.number: dict(record.kept) for record in records}
+    seen: dict[str, int] = {}
+    for number in numbers:
+        what = [number] if number not in traits else [traits[number], kept[number]]
+        seen.setdefault(json.dumps(what, sort_keys=True), number)
+    return list(seen.values())
 
 
 def _values(numbers: Sequence[int], scores: Scores, costs: Costs) -> list[list[float]]:

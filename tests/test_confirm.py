@@ -28,9 +28,9 @@ def book(tmp_path):
     with Registry(tmp_path / "hand.db") as registry:
         study = registry.add_study("hand", identity={"seed": 0}, samples=9, environment={})
 
-        def add(number, accuracy, *, status=FINISHED, kept=10, repeat=0, loss=1.0, epoch=2, reason=None):
+        def add(number, accuracy, *, status=FINISHED, kept=10, repeat=0, loss=1.0, epoch=2, reason=None, traits=None):
             known = registry.add_candidate(
-                study, number, seed=number, point=np.zeros(1), kept={"a": kept}, repeat=repeat
+                study, number, seed=number, point=np.zeros(1), kept={"a": kept}, repeat=repeat, traits=traits
             )
             if accuracy is not None:
                 registry.record(known, report(accuracy, epoch=epoch, loss=loss), status=status)
@@ -395,3 +395,17 @@ def test_the_front_of_several_objectives_is_made_of_confirmed_candidates():
 def test_wrong_numbers_are_refused(setting, value):
     with pytest.raises(InputError, match=setting.replace("_", "-")):
         search(**{setting: value})
+
+
+def test_the_same_network_found_twice_is_trained_again_once(book):
+    registry, study, add = book
+    traits = {"rule": "snip", "origin": "erk"}
+    for number, (accuracy, kept, own) in enumerate(
+        [(0.9, 5, traits), (0.95, 5, {**traits, "origin": "strategy"}), (0.8, 5, {"rule": "random"}), (0.7, 6, traits)]
+    ):
+        add(number, accuracy, kept=kept, traits=own)
+    records = registry.candidates(study)
+    assert near_top(records, 9, costs={}) == [1, 2, 3]
+    costs = {record.number: (float(record.kept["a"]),) for record in records}
+    assert sorted(near_top(records, 9, costs=costs)) == [1, 2, 3]
+    assert [record.number for record in front_of(records, search_scores(records), costs, most=9)] == [1]
