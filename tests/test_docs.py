@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
 
 import snas
+from snas.bench import open_bench
+from snas.checks import plain_type
 from snas.cli.main import app
+from snas.plan import make_plan
 from snas.pruning.dynamic.base import movements
 from snas.pruning.methods import Method, methods
 from snas.pruning.scores import scores
 from snas.search_spaces.base import spaces
+from snas.settings import SearchSettings
 from snas.strategies.base import strategies
 from snas.testing import check_strategy
 
@@ -81,3 +89,27 @@ def test_the_root_shows_the_three_families_as_links():
     for name in ("search_spaces", "strategies", "evaluators"):
         assert (ROOT / name).is_symlink()
         assert (ROOT / name).resolve() == ROOT / "snas" / name
+
+
+def documented_searches() -> list[str]:
+    """The searches of README and docs/search.md that need no data set, row or network of the reader's own."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("snas search --space")]
+    return [line for line in lines if not re.search(r"--dataset|examples/", line)]
+
+
+@pytest.mark.parametrize("line", documented_searches())
+def test_documented_searches_can_begin(line: str):
+    given: dict[str, Any] = {}
+    words = shlex.split(line, comments=True)[2:]
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        name = flag[2:].replace("-", "_")
+        if plain_type(get_type_hints(SearchSettings)[name]) is dict:
+            key, _, rest = value.partition("=")
+            given.setdefault(name, {})[key] = rest
+        else:
+            kind = plain_type(get_type_hints(SearchSettings)[name])
+            given[name] = kind(value)
+    settings = SearchSettings(**given)
+    bench = open_bench(settings, representation="depth" if settings.shape else None)
+    assert make_plan(bench, settings).encoding.dimensions > 0
