@@ -72,7 +72,7 @@ def search(
     listener = listener or Listener()
     from snas.evaluators.base import evaluators
     from snas.plan import make_plan, require_rules
-    from snas.study import grow, open_study, run_finals, run_search, search_cost, space_of
+    from snas.study import grow, open_study, run_finals, run_search
     from snas.warm_starts import open_source
 
     strategy_object = None if isinstance(strategy, str) else strategy
@@ -101,14 +101,9 @@ def search(
                 listener.on_message(text)
             conductor = run_search(registry, study, bench, chosen, plan, listener=listener)
             found = run_finals(registry, study, bench, chosen, plan, listener=listener)
-        front = [
-            {
-                name: make_result(registry, entry, bench.of(space_of(plan, registry, study, entries["best"])))
-                for name, entry in entries.items()
-            }
-            for entries in found
-        ]
+        front = [{name: make_result(registry, entry, own) for name, entry in entries.items()} for own, entries in found]
         results = dict(front[0])
+        best = results.pop("best")
         return SearchResult(
             study=study.name,
             registry=registry.path,
@@ -116,9 +111,9 @@ def search(
             dataset=bench.dataset.name,
             strategy=study.identity["strategy"]["name"],
             candidates=len(conductor.history),
-            epochs_trained=search_cost(registry, study)[0],
+            epochs_trained=best.entry.search_epochs,
             wall_seconds=time.perf_counter() - started,
-            best=results.pop("best"),
+            best=best,
             baselines=results,
             front=tuple(entries["best"] for entries in front) if plan.objectives else (),
             front_baselines=tuple({k: v for k, v in entries.items() if k != "best"} for entries in front),

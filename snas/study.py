@@ -24,7 +24,6 @@ from snas.listener import Listener
 from snas.plan import Plan
 from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.screening import SignalScreen
-from snas.search_spaces.base import SearchSpace
 from snas.settings import SearchSettings
 from snas.training.checkpoints import Checkpoints
 from snas.trials import Status
@@ -159,18 +158,19 @@ def winners(registry: Registry, study: Study, settings: SearchSettings, plan: Pl
 
 def run_finals(
     registry: Registry, study: Study, bench: Bench, settings: SearchSettings, plan: Plan, *, listener: Listener
-) -> list[dict[str, Entry]]:
+) -> list[tuple[Bench, dict[str, Entry]]]:
     """Enter the winners into the leaderboard and, unless `final_seeds` is 0, train each beside the baselines.
 
     Returns:
-        For each winner its entries by name: "best", then the baselines at its number of weights, where they are
-        trained.
+        For each winner the bench of its architecture, and its entries by name: "best", then the baselines at its number
+        of weights, where they are trained.
     """
     found = []
+    cost = _search_cost(registry, study)
     for winner in winners(registry, study, settings, plan):
         candidate = candidate_of(plan.encoding, winner)
         own = bench.of(candidate.space)
-        entries = {"best": _winner_entry(registry, study, own, settings, winner, candidate)}
+        entries = {"best": _winner_entry(registry, study, own, settings, winner, candidate, cost)}
         if settings.final_seeds:
             kept = sum(winner.kept.values())
             for method in settings.baseline_names():
@@ -178,27 +178,20 @@ def run_finals(
                     entries[method] = _baseline_entry(registry, study, own, method, kept)
                 except InputError as error:
                     listener.on_message(f"baseline {method} is left out: {error}")
-        found.append(entries)
-    registry.supersede(study, [entry for entries in found for entry in entries.values()])
+        found.append((own, entries))
+    registry.supersede(study, [entry for _, entries in found for entry in entries.values()])
     if settings.final_seeds:
-        for entries in found:
-            own = bench.of(space_of(plan, registry, study, entries["best"]))
+        for own, entries in found:
             for entry in entries.values():
                 train_entry(registry, entry, own, seeds=settings.final_seeds, listener=listener)
     return found
 
 
-def search_cost(registry: Registry, study: Study) -> tuple[int, float]:
+def _search_cost(registry: Registry, study: Study) -> tuple[int, float]:
     """Epochs and seconds that a search has taken, with those of candidates trained again."""
     records = [*registry.candidates(study), *registry.repeats(study)]
     epochs = sum(record.epochs for record in records)
     return epochs, sum(report.seconds for record in records for report in record.reports)
-
-
-def space_of(plan: Plan, registry: Registry, study: Study, entry: Entry) -> SearchSpace:
-    """The architecture of a searched entry."""
-    record = next(record for record in registry.candidates(study) if record.number == entry.candidate)
-    return candidate_of(plan.encoding, record).space
 
 
 def _winner_entry(
@@ -208,8 +201,9 @@ def _winner_entry(
     settings: SearchSettings,
     winner: TrainingRecord,
     candidate: Candidate,
+    cost: tuple[int, float],
 ) -> Entry:
-    epochs, seconds = search_cost(registry, study)
+    epochs, seconds = cost
     entry = registry.add_entry(
         Entry(
             key=f"study {study.name}: searched {winner.number}",
