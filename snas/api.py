@@ -72,7 +72,7 @@ def search(
     listener = listener or Listener()
     from snas.evaluators.base import evaluators
     from snas.plan import make_plan, require_rules
-    from snas.study import grow, open_study, run_finals, run_search
+    from snas.study import open_study, run_finals, run_search
     from snas.warm_starts import open_source
 
     strategy_object = None if isinstance(strategy, str) else strategy
@@ -90,7 +90,7 @@ def search(
         registry.use_environment(bench.environment)
         study, resumed = open_study(registry, bench, chosen, plan)
         with owned(registry, f"study-{study.name}"):
-            study = grow(registry, study, chosen.samples)
+            study = registry.set_samples(study, chosen.samples)
             done = len(registry.candidates(study))
             if chosen.samples < study.samples:
                 listener.on_message(

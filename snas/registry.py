@@ -123,7 +123,7 @@ class Registry:
         return study
 
     def set_samples(self, study: Study, samples: int) -> Study:
-        """Let a study try so many candidates at least."""
+        """Let a study try so many candidates at least; fewer than before change nothing."""
         with self._transaction():
             # Another process may have let it grow further meanwhile.
             self._db.execute("UPDATE studies SET samples = max(samples, ?) WHERE id = ?", (samples, study.id))

@@ -73,11 +73,6 @@ def open_study(registry: Registry, bench: Bench, settings: SearchSettings, plan:
     return study, True
 
 
-def grow(registry: Registry, study: Study, samples: int) -> Study:
-    """Let the study try more candidates; a smaller number than before changes nothing."""
-    return registry.set_samples(study, samples)
-
-
 def run_search(
     registry: Registry, study: Study, bench: Bench, settings: SearchSettings, plan: Plan, *, listener: Listener
 ) -> Conductor:
