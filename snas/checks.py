@@ -47,6 +47,24 @@ def listed(values: Any) -> str:
     return ",".join(repr(float(item)) if isinstance(item, numbers.Real) else str(item) for item in items)
 
 
+def read_rules(what: str, text: str, auto: Sequence[str]) -> tuple[str, ...]:
+    """The rules that a text names: one, several with commas between, or "auto".
+
+    Raises:
+        InputError: if one is named twice, or none.
+
+    Example:
+        >>> read_rules("mask", "snip, random", ()), read_rules("train", "auto", ("static", "set", "rigl"))
+        (('snip', 'random'), ('static', 'set', 'rigl'))
+    """
+    if text == "auto":
+        return tuple(auto)
+    items = [item.strip() for item in text.split(",")]
+    if not all(items) or len(set(items)) < len(items):
+        raise InputError(f"{what} is {text!r}; expected different rules with commas between, or auto")
+    return tuple(items)
+
+
 def read_density(text: str, what: str = "density") -> float:
     """The density that `text` says; raises InputError, naming `what`, where it says none."""
     try:

@@ -305,24 +305,6 @@ class Encoding:
         return np.array([(part + 0.5) / size for part, size in pairs if size > 1], dtype=np.float64)
 
 
-def read_rules(what: str, text: str, auto: Sequence[str]) -> tuple[str, ...]:
-    """The rules that a text names: one, several with commas between, or "auto".
-
-    Raises:
-        InputError: if one is named twice, or none.
-
-    Example:
-        >>> read_rules("mask", "snip,random", AUTO_MASKS), read_rules("train", "auto", ("static", "set", "rigl"))
-        (('snip', 'random'), ('static', 'set', 'rigl'))
-    """
-    if text == "auto":
-        return tuple(auto)
-    items = [item.strip() for item in text.split(",")]
-    if not all(items) or len(set(items)) < len(items):
-        raise InputError(f"{what} is {text!r}; expected different rules with commas between, or auto")
-    return tuple(items)
-
-
 def _index(what: str, value: Any, choices: Sequence[Any]) -> int:
     if value not in choices:
         raise InputError(f"{what} {value!r} is not searched; choices: {', '.join(map(str, choices))}")

@@ -10,7 +10,8 @@ from typing import Any
 
 from snas.bench import Bench
 from snas.budget import Budget
-from snas.encoding import AUTO_MASKS, Encoding, read_rules
+from snas.checks import read_rules
+from snas.encoding import AUTO_MASKS, Encoding
 from snas.errors import InputError
 from snas.evaluators.asha import Ladder
 from snas.objectives import read_objectives

@@ -12,6 +12,7 @@ from snas.checks import (
     check_types,
     flattened,
     read_density,
+    read_rules,
     require_choice,
     require_different,
     require_integer,
@@ -232,8 +233,7 @@ class SearchSettings(Settings):
         if self.baselines is not None:
             return read_baselines(self.baselines)
         names = ["dense", *(["erk"] if self.budget().bounded else []), "snip", "ldi"]
-        trains = AUTO_TRAINS if self.train == "auto" else self.train.split(",")
-        return names + [train.strip() for train in trains if train.strip() != "static"]
+        return names + [train for train in read_rules("train", self.train, AUTO_TRAINS) if train != "static"]
 
 
 @dataclass(frozen=True, kw_only=True)

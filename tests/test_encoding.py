@@ -5,7 +5,8 @@ import pytest
 
 from snas import InputError
 from snas.budget import Budget
-from snas.encoding import AUTO_MASKS, Encoding, read_rules
+from snas.checks import read_rules
+from snas.encoding import AUTO_MASKS, Encoding
 from snas.pruning.methods import given_densities, join_rules, open_training
 from snas.search_spaces import open_space
 from snas.settings import AUTO_TRAINS
