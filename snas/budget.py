@@ -46,7 +46,7 @@ class Budget:
         max_flops: floating-point operations for one example, as `Densities.flops` counts them, at most.
         floors: layer name or pattern ("blocks.*") -> smallest density of each such layer.
         caps: layer name or pattern -> largest density of each such layer. Of a name and patterns that match, the name
-            counts, then the first pattern.
+            counts, then the longest pattern.
         whole: number of weights that densities of the network are fractions of; None: all that it has.
 
     Raises:
