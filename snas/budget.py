@@ -156,7 +156,7 @@ class Budget:
         for layer in layers:
             fewest, most = self._of_layer(layer, pinned.get(layer.name))
             if fewest > most:
-                cap = _key(layer.name, self.caps) or ""
+                cap = key_of(layer.name, self.caps) or ""
                 problems.append(
                     f"layer {layer.name!r} cannot keep at least {fewest} of its {layer.total} weights under "
                     f"cap {self.caps[cap]:g}, which leaves {most}"
@@ -172,7 +172,7 @@ class Budget:
 
     def _of_layer(self, layer: Layer, pin: float | None) -> tuple[int, int]:
         """Fewest and most weights of a layer; contradictory ones are returned as they are."""
-        floor_of, cap_of = _key(layer.name, self.floors), _key(layer.name, self.caps)
+        floor_of, cap_of = key_of(layer.name, self.floors), key_of(layer.name, self.caps)
         floor = None if floor_of is None else self.floors[floor_of]
         cap = None if cap_of is None else self.caps[cap_of]
         if pin is not None:
@@ -289,16 +289,16 @@ def _excludes(name: str, bound: int, total: int) -> bool:
     return bound > total if name.startswith("min") else bound != total
 
 
-def _key(name: str, bounds: Mapping[str, float]) -> str | None:
-    """The name itself, else the longest pattern that matches it, whatever order they are given in."""
-    if name in bounds:
-        return name
-    return next((pattern for pattern in by_length(bounds) if fnmatchcase(name, pattern)), None)
+def key_of(name: str, given: Iterable[str]) -> str | None:
+    """Of names and patterns the one that counts for a layer: its name, else the longest pattern that matches it, in
+    whatever order they are given; of equal lengths the first in the alphabet.
 
-
-def by_length(patterns: Iterable[str]) -> list[str]:
-    """Patterns, the longest first, which says most; of equal lengths in alphabetical order."""
-    return sorted(patterns, key=lambda pattern: (-len(pattern), pattern))
+    Example:
+        >>> key_of("fc1", ["fc[12]", "fc1"]), key_of("fc2", ["*2", "fc[12]", "fc1"]), key_of("fc3", ["fc1"])
+        ('fc1', 'fc[12]', None)
+    """
+    matching = [pattern for pattern in given if pattern == name or fnmatchcase(name, pattern)]
+    return min(matching, key=lambda pattern: (pattern != name, -len(pattern), pattern), default=None)
 
 
 def _spelled(name: str) -> str:

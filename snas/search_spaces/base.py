@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from snas.budget import Budget, by_length
+from snas.budget import Budget, key_of
 from snas.densities import Densities, Layer, check_density
 from snas.errors import InputError
 from snas.plugins import Family
@@ -189,12 +189,12 @@ class SearchSpace:
             InputError: if no densities meet the budget, a pattern matches nothing, a layer is pinned at another density
                 already, or every layer is pinned.
         """
-        _check_patterns("pinned", pinned or {}, self.layers)
-        pinned = {pattern: (pinned or {})[pattern] for pattern in by_length(pinned or {})}
+        given = pinned or {}
+        _check_patterns("pinned", given, self.layers)
         more = {
-            layer.name: check_density(density, f"density of pinned layer {layer.name!r}")
+            layer.name: check_density(given[key], f"density of pinned layer {layer.name!r}")
             for layer in self.layers
-            if (density := _match(layer.name, pinned)) is not None
+            if (key := key_of(layer.name, given)) is not None
         }
         for name, density in more.items():
             if self.pinned.get(name, density) != density:

@@ -233,6 +233,13 @@ def test_wrong_budgets_of_a_space(options, pinned, message):
         space_of("own").with_budget(Budget(**options), pinned=pinned)
 
 
+def test_a_pin_of_the_name_goes_before_patterns_and_the_longest_of_these_before_others():
+    pins = {"*[12]": 0.1, "fc[12]": 0.2, "fc1": 0.3, "*2": 0.4}
+    for given in (pins, dict(reversed(pins.items()))):
+        assert space_of("lenet-300-100").with_budget(None, pinned=given).pinned == {"fc1": 0.3, "fc2": 0.2}
+        assert Budget(floors=given).limits(space_of("lenet-300-100").layers).low == (276480, 6000, 1)
+
+
 def test_a_layer_is_pinned_once():
     space = space_of("own").with_options(first_layer="dense")
     assert space.with_budget(Budget(density=0.5), pinned={"0": 1.0}).pinned == {"0": 1.0}
