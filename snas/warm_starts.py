@@ -196,8 +196,9 @@ def _sizes(space: SearchSpace) -> list[int | None]:
     scale = space.scale
     if scale is None or not scale.open_total:
         return [_limits(space).most]
-    ratio = scale.smallest / scale.limits.most
-    sizes = [round(scale.limits.most * ratio ** (k / (SIZES - 1))) for k in range(SIZES)]
+    most = scale.limits.most
+    ratio = scale.limits.smallest / most
+    sizes = [round(most * ratio ** (k / (SIZES - 1))) for k in range(SIZES)]
     return [sizes[0], sizes[-1], *sizes[1:-1]]
 
 

@@ -111,11 +111,6 @@ class Scale:
         """Length of a point."""
         return (self.mixture.shape[1] if self.open_ratios else 0) + self.open_total
 
-    @property
-    def smallest(self) -> int:
-        """The total at which the total's coordinate begins: the budget's least, else a tenth of its most."""
-        return self.limits.smallest
-
     @cached_property
     def spread(self) -> float:
         """Decades from 0 to 1 on a coordinate: as many as uniform densities need, with a tenth to spare."""
@@ -127,7 +122,7 @@ class Scale:
         """The counts that a point stands for."""
         limits, total = self.limits, self.limits.most
         if self.open_total:
-            low, high = math.log(self.smallest), math.log(limits.most)
+            low, high = math.log(limits.smallest), math.log(limits.most)
             total = round(math.exp(low + float(point[-1]) * (high - low)))
         wish = base_shares(limits.layers)
         if self.open_ratios:
@@ -148,6 +143,6 @@ class Scale:
             used = self.mixture.any(axis=0)  # of few layers not every knot has one
             point = np.where(used, values - (values[used].max() + values[used].min()) / 2, 0.0) + 0.5
         if self.open_total:
-            low, high = math.log(self.smallest), math.log(self.limits.most)
+            low, high = math.log(self.limits.smallest), math.log(self.limits.most)
             point = np.append(point, (math.log(max(densities.kept_weights, 1)) - low) / (high - low))
         return np.asarray(np.clip(point, 0.0, 1.0))
