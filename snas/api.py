@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snas.checks import require_integer
+from snas.commands import bench_of, make_settings, require_known, settings_of
 from snas.errors import InputError
 from snas.exports import Group
 from snas.listener import Listener
@@ -16,7 +17,7 @@ from snas.locks import owned
 from snas.ranking import Filter, rank
 from snas.registry import Entry, Registry
 from snas.results import Result, SearchResult, make_result, require_trained
-from snas.settings import PruneSettings, SearchSettings, Settings, registry_path
+from snas.settings import PruneSettings, SearchSettings, registry_path
 
 if TYPE_CHECKING:
     from snas.bench import Bench
@@ -68,7 +69,7 @@ def search(
         settings = _with_budget(settings, budget)
     if isinstance(settings.get("warm_start"), int):  # the id of a row
         settings["warm_start"] = str(settings["warm_start"])
-    chosen = _settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
+    chosen = make_settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
     listener = listener or Listener()
     from snas.evaluators.base import evaluators
     from snas.plan import make_plan, require_rules
@@ -84,7 +85,7 @@ def search(
         )
     representation = chosen.representation or ("depth" if chosen.shape else None)
     source = open_source(chosen.warm_start, registry_path(chosen.registry))
-    bench = _open_bench(chosen, space, dataset, listener, representation=representation)
+    bench = bench_of(chosen, space, dataset, listener, representation=representation)
     plan = make_plan(bench, chosen, strategy_object, source)  # raises before there is a file
     with Registry(registry_path(chosen.registry)) as registry:
         registry.use_environment(bench.environment)
@@ -159,7 +160,7 @@ def prune(
         >>> result.densities.kept_weights == round(0.1 * result.densities.total_weights)
         True
     """
-    chosen = _settings(
+    chosen = make_settings(
         PruneSettings,
         settings,
         space=space,
@@ -174,7 +175,7 @@ def prune(
 
     recipe = open_method(chosen.method)
     listener = listener or Listener()
-    bench = _open_bench(chosen, space, dataset, listener)
+    bench = bench_of(chosen, space, dataset, listener)
     with Registry(registry_path(chosen.registry)) as registry:
         given = None if densities_from is None else read_densities(densities_from, bench.space, registry)
         target = target_of(recipe, chosen.density, bench.space, given)
@@ -232,17 +233,17 @@ def train(
 
         seeds = len(opened.runs(entry)) or 3 if final_seeds is None else final_seeds
         require_integer("final-seeds", seeds, 1, 1000)
-        chosen = _settings_of(entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads)
+        chosen = settings_of(entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads)
         chosen = replace(chosen, data_dir=data_dir)
         wanted_space = space if space is not None else chosen.space
         wanted_data = dataset if dataset is not None else chosen.dataset
-        _require_known(entry, space=space, dataset=dataset)
+        require_known(entry, space=space, dataset=dataset)
         if isinstance(wanted_space, str):
             chosen = replace(chosen, space=wanted_space)
         if isinstance(wanted_data, str):
             chosen = replace(chosen, dataset=wanted_data)
         listener = listener or Listener()
-        bench = _open_bench(chosen, wanted_space, wanted_data, listener)
+        bench = bench_of(chosen, wanted_space, wanted_data, listener)
         _require_same(entry, bench)
         opened.use_environment(bench.environment)
         if bench.task.rule.epochs != entry.rule["epochs"]:
@@ -286,21 +287,6 @@ def leaderboard(registry: str | Path | None = None, *, plot: str | Path | None =
         return rank(opened, wanted)
 
 
-def _settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> Any:
-    known = kind.__dataclass_fields__
-    for name in given:
-        if name not in known:
-            raise InputError(f"unknown setting {name!r}; choices: {', '.join(known)}")
-    objects = {"space": _is_space, "dataset": _is_dataset, "strategy": _is_strategy}
-    plain = {}
-    for name, value in named.items():
-        if isinstance(value, str) or name not in objects:
-            plain[name] = value
-        elif advice := objects[name](value):
-            raise InputError(f"{name} is {type(value).__name__}; {advice}")
-    return kind(**plain, **given)
-
-
 def _with_budget(settings: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
     """The settings with a budget's fields among them."""
     names = {"floors": "floor", "caps": "cap"}
@@ -311,70 +297,6 @@ def _with_budget(settings: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
     if "whole" in given:
         raise InputError("the budget says what its densities are fractions of; a search takes the space's own weights")
     return {**settings, **given}
-
-
-def _is_space(value: Any) -> str:
-    from snas.search_spaces.base import SearchSpace
-
-    return "" if isinstance(value, SearchSpace) else "expected a name, or what SearchSpace.from_model returns"
-
-
-def _is_dataset(value: Any) -> str:
-    from snas.data.base import Dataset
-
-    return "" if isinstance(value, Dataset) else "expected a name, or what snas.from_arrays(x, y) returns"
-
-
-def _is_strategy(value: Any) -> str:
-    return "" if callable(getattr(value, "ask", None)) else "expected a name, or an object with ask()"
-
-
-def _settings_of(entry: Entry, registry: str, *, epochs: int | None, **values: Any) -> Settings:
-    """The settings that a recorded entry was made with."""
-    rule = dict(entry.rule)
-    fields = Settings.__dataclass_fields__
-    known = {name: rule[name] for name in fields if name in rule}
-    return Settings(
-        **{**known, "epochs": rule["epochs"] if epochs is None else epochs},
-        space=entry.space["name"],
-        space_arg=entry.space["arguments"],
-        dataset=entry.dataset["name"],
-        init=rule["initialization"],
-        seed=entry.seed,
-        registry=registry,
-        **values,
-    )
-
-
-def _open_bench(
-    settings: Settings, space: Any, dataset: Any, listener: Listener, *, representation: str | None = None
-) -> Bench:
-    from snas.bench import open_bench
-
-    return open_bench(
-        settings,
-        space=None if isinstance(space, str) else space,
-        dataset=None if isinstance(dataset, str) else dataset,
-        representation=representation,
-        progress=listener.on_message,
-    )
-
-
-def _require_known(entry: Entry, *, space: Any, dataset: Any) -> None:
-    """Raise InputError if the entry's space or data are the user's own, and are not given now."""
-    from snas.data.base import datasets
-    from snas.search_spaces.base import spaces
-
-    if space is None and entry.space["name"] not in spaces.names():
-        raise InputError(
-            f"row {entry.id} is of the custom space {entry.space['name']!r}, whose code the registry does not have; "
-            "name it with --space file.py:factory (in Python: space=)"
-        )
-    if dataset is None and entry.dataset["name"] not in datasets.names():
-        raise InputError(
-            f"row {entry.id} is of data of your own, {entry.dataset['name']!r}; "
-            "name the file with --dataset (in Python: dataset=)"
-        )
 
 
 def _require_same(entry: Entry, bench: Bench) -> None:

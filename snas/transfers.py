@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snas.api import _open_bench, _require_known, _settings, _settings_of
 from snas.baselines import describe_baseline, read_row, rule_of, target_of
 from snas.bench import Bench
 from snas.budget import Budget
 from snas.carry_over import carry_over
+from snas.commands import bench_of, make_settings, require_known, settings_of
 from snas.compare import Comparison
 from snas.densities import Densities
 from snas.errors import InputError
@@ -115,9 +115,9 @@ def transfer(
         source, known = read_row(str(row), registry)
         if known.kept_weights == known.total_weights:
             raise InputError(f"row {row} keeps every weight; there is nothing to carry over: choose a sparse one")
-        _require_known(source, space=space, dataset=dataset)
+        require_known(source, space=space, dataset=dataset)
         usual = _usual(source, path, space=space, given=settings)
-        chosen: TransferSettings = _settings(
+        chosen: TransferSettings = make_settings(
             TransferSettings,
             usual | {name: value for name, value in settings.items() if name != "space_arg"} | {"registry": path},
             space=source.space["name"] if space is None else space,
@@ -125,7 +125,7 @@ def transfer(
         )
         method = given_densities(_rule(source, chosen))
         beside = [open_method(name).name for name in chosen.baseline_names()]
-        bench = _open_bench(chosen, chosen.space if space is None else space, dataset or chosen.dataset, listener)
+        bench = bench_of(chosen, chosen.space if space is None else space, dataset or chosen.dataset, listener)
         density = known.density if chosen.density is None else chosen.density
         limits = Budget(density=density).limits(bench.space.layers, bench.space.pinned)
         described = {"": _describe(source, bench, method, carry_over(known, limits), chosen)}
@@ -144,7 +144,7 @@ def transfer(
 
 def _usual(source: Entry, path: str, *, space: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the row was trained with. Another space has a learning rate and arguments of its own."""
-    recorded = _settings_of(source, path, epochs=None)
+    recorded = settings_of(source, path, epochs=None)
     values = {name: getattr(recorded, name) for name in as_in_row()}
     arguments = {name.replace("-", "_"): value for name, value in dict(given.get("space_arg") or {}).items()}
     if space is None:

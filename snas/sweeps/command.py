@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snas.api import _open_bench, _settings
 from snas.baselines import read_densities
 from snas.checks import listed
+from snas.commands import bench_of, make_settings
 from snas.data.base import Dataset
 from snas.errors import InputError
 from snas.listener import Listener
@@ -71,7 +71,7 @@ def sweep(
         [('dense', 50200, 1), ('er', 2510, 1)]
     """
     started = time.perf_counter()
-    chosen = _settings(
+    chosen = make_settings(
         SweepSettings,
         settings,
         space=space,
@@ -90,7 +90,7 @@ def sweep(
         require_names(space, dataset)
     chosen = with_threads(chosen)
     listener = listener or Listener()
-    bench = _open_bench(chosen, space, dataset, listener)
+    bench = bench_of(chosen, space, dataset, listener)
     with Registry(registry_path(chosen.registry)) as registry:
         given = None if densities_from is None else read_densities(densities_from, bench.space, registry)
         plan = make_plan(chosen, recipes, bench.space, given)
