@@ -107,8 +107,73 @@ class Session:
             InputError: if a training with a mask that moves is over already.
         """
         start = perf_counter()
+        batches, generator = self.begin_epoch()
+        totals = torch.zeros(2, device=self.device)
+        with self._seeded(self.epoch + 1):
+            for index, batch in enumerate(batches):
+                x, y = self.examples(batch, generator)
+                with self.precision():
+                    logits = full_precision(self.model(self._prepare(x)))
+                    loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.take_step(index, len(batches))
+                with torch.no_grad():
+                    totals += torch.stack((loss.detach() * len(y), (logits.argmax(1) == y).sum()))
+        mean_loss, accuracy = (totals / len(self.data.train.y)).tolist()
+        return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
+
+    def begin_epoch(self) -> tuple[list[Tensor], torch.Generator]:
+        """Begin the next epoch.
+
+        Returns:
+            Its batches, as indices of training examples, and the generator that `examples` draws from.
+
+        Raises:
+            RefusedError: if the mask moved so that the network cannot learn.
+            InputError: if a training with a mask that moves is over already.
+        """
         number = self.epoch + 1
-        train_loss, train_accuracy = self._train(number)
+        generator = torch.Generator().manual_seed(derive(self.seed, Stream.ORDER, number))
+        order = torch.randperm(len(self.data.train.y), generator=generator).to(self.device)
+        batches = _batches(order, self.rule.batch_size)
+        if self._mover:
+            self._mover.begin_epoch(number, len(batches))
+            self.masks = self._mover.masks
+        self.model.train()
+        return batches, generator
+
+    def examples(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The training examples of a batch, augmented if the rule says so, and their labels."""
+        x, y = self.data.train.x[batch], self.data.train.y[batch]
+        return (crop_and_flip(x, generator=generator) if self._augments else x), y
+
+    def take_step(self, index: int, steps: int) -> None:
+        """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began."""
+        if self._mover:
+            self._moving_step(self._mover, self.epoch + 1, index, steps)
+        else:
+            self._set_learning_rate(self.rule.learning_rate_at(self.epoch * steps + index, steps))
+            self._step()
+
+    def end_epoch(self, steps: int, train_loss: float, train_accuracy: float, *, start: float) -> Epoch:
+        """End the epoch that began: audit the masks, and validate.
+
+        Args:
+            steps: that it had.
+            train_loss: mean over its examples.
+            train_accuracy: the same.
+            start: when it began (`time.perf_counter`).
+
+        Raises:
+            DivergedError, RefusedError, FailedError: as `train_epoch`.
+        """
+        number = self.epoch + 1
+        if not math.isfinite(train_loss):
+            raise DivergedError(f"training loss is {train_loss} at epoch {number}")
+        if self._mover:
+            self._mover.end_epoch(number, steps)
+            self.masks = self._mover.masks
         audit(self.model, self.masks)
         self._calibrate(number)
         validation_loss, validation_accuracy = self.evaluate(self.data.validation)
@@ -123,9 +188,9 @@ class Session:
         self.model.eval()
         size = EVALUATION_BATCH
         totals = torch.zeros(2, dtype=torch.float64)
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), self.precision():
             for x, y in zip(torch.split(arrays.x, size), torch.split(arrays.y, size), strict=True):
-                logits = self.model(self._prepare(x)).float()
+                logits = full_precision(self.model(self._prepare(x)))
                 loss = functional.cross_entropy(logits, y, reduction="sum")
                 totals += torch.stack((loss, (logits.argmax(1) == y).sum())).cpu().double()
         loss, correct = (totals / len(arrays.y)).tolist()
@@ -150,7 +215,10 @@ class Session:
             prefix = f"optimizer/{name}/"
             for key, value in state.items():
                 if key.startswith(prefix):
-                    like = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+                    fused = self.optimizer.param_groups[0].get("fused")
+                    where = parameter.device if fused else value.device  # of a count of steps
+                    of_weights = value.shape == parameter.shape
+                    like = torch.empty_like(parameter) if of_weights else torch.empty_like(value, device=where)
                     self.optimizer.state[parameter][key.removeprefix(prefix)] = like.copy_(value)
         if self._mover:
             self._mover.load_tensors(state)
@@ -168,43 +236,6 @@ class Session:
         )
         self.epochs = self._mover.epochs
         return support
-
-    def _train(self, number: int) -> tuple[float, float]:
-        """Train epoch `number`; return its mean loss and accuracy."""
-        arrays = self.data.train
-        order_generator = torch.Generator().manual_seed(derive(self.seed, Stream.ORDER, number))
-        order = torch.randperm(len(arrays.y), generator=order_generator).to(self.device)
-        batches = _batches(order, self.rule.batch_size)
-        totals = torch.zeros(2, device=self.device)
-        mover, steps = self._mover, len(batches)
-        if mover:
-            mover.begin_epoch(number, steps)
-            self.masks = mover.masks
-        self.model.train()
-        with self._seeded(number):
-            for index, batch in enumerate(batches):
-                x, y = arrays.x[batch], arrays.y[batch]
-                if self._augments:
-                    x = crop_and_flip(x, generator=order_generator)
-                with self._precision():
-                    logits = self.model(self._prepare(x)).float()
-                    loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                if mover:
-                    self._moving_step(mover, number, index, steps)
-                else:
-                    self._set_learning_rate(self.rule.learning_rate_at((number - 1) * steps + index, steps))
-                    self._step()
-                with torch.no_grad():
-                    totals += torch.stack((loss.detach() * len(y), (logits.argmax(1) == y).sum()))
-        loss_value, accuracy = (totals / len(order)).tolist()
-        if not math.isfinite(loss_value):
-            raise DivergedError(f"training loss is {loss_value} at epoch {number}")
-        if mover:
-            mover.end_epoch(number, steps)
-            self.masks = mover.masks
-        return loss_value, accuracy
 
     def _step(self) -> None:
         """Change the weights by their gradients; masked ones stay zero."""
@@ -243,7 +274,7 @@ class Session:
             norm.reset_running_stats()
             norm.momentum = None  # a plain average over the batches
             norm.train()
-        with self._precision():
+        with self.precision():
             for batch in _batches(chosen.to(self.device), CALIBRATION_BATCH):
                 self.model(self._prepare(self.data.train.x[batch]))
         for norm, momentum in zip(norms, momenta, strict=True):
@@ -256,7 +287,8 @@ class Session:
     def _prepare(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
+        """The arithmetic of the forward pass, as a context."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.rule.precision == "bf16")
 
     @contextmanager
@@ -266,6 +298,11 @@ class Session:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(derive(self.seed, Stream.EPOCH, number))
             yield
+
+
+def full_precision(logits: Tensor) -> Tensor:
+    """Logits in single precision, or what they are in where that is more: losses are not to be computed in less."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def _batches(order: Tensor, size: int) -> list[Tensor]:
