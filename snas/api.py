@@ -195,6 +195,7 @@ def train(
     final_seeds: int | None = None,
     device: str = "auto",
     threads: int | None = None,
+    kernel: str = "auto",
     registry: str | None = None,
     listener: Listener | None = None,
 ) -> Result:
@@ -209,6 +210,7 @@ def train(
         final_seeds: seeds to have in all; default: as many as the row has, 3 where it has none.
         device: where to train.
         threads: threads of one operation.
+        kernel: of linear layers that lack weights: dense, sparse, or auto, the faster one.
         registry: the registry file.
         listener: hears of progress.
 
@@ -233,7 +235,9 @@ def train(
 
         seeds = len(opened.runs(entry)) or 3 if final_seeds is None else final_seeds
         require_integer("final-seeds", seeds, 1, 1000)
-        chosen = settings_of(entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads)
+        chosen = settings_of(
+            entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads, kernel=kernel
+        )
         chosen = replace(chosen, data_dir=data_dir)
         wanted_space = space if space is not None else chosen.space
         wanted_data = dataset if dataset is not None else chosen.dataset

@@ -9,6 +9,7 @@ from typing import Any
 from snas.data.base import Dataset, load_dataset
 from snas.data.split import Arrays, held_out, split_data
 from snas.errors import InputError
+from snas.kernels.compression import choose_kernel
 from snas.pruning.methods import Method
 from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.catalog import open_space, require_fit
@@ -128,5 +129,7 @@ def open_bench(
         initialization=settings.init,
         rescale={"auto": None, "on": True, "off": False}[settings.rescale],
         device=device,
+        kernel=settings.kernel,
     )
-    return Bench(data, task, settings, environment(device))
+    choose_kernel(settings.kernel, device, precision=task.rule.precision, batch_size=task.rule.batch_size)
+    return Bench(data, task, settings, {**environment(device), "kernel": settings.kernel})

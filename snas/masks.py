@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,13 @@ class Masks(Mapping[str, Tensor]):
             digest.update(bits.numpy().tobytes())
         return digest.hexdigest()
 
+    def without(self, names: Container[str]) -> Masks:
+        """The masks of the other layers."""
+        layers = [layer for layer in self.layers if layer.name not in names]
+        if len(layers) == len(self.layers):
+            return self
+        return Masks(layers, {layer.name: self._masks[layer.name] for layer in layers})
+
     def apply(self, model: nn.Module) -> None:
         """Set the model's masked weights to zero, in place, on whatever device they are."""
         with torch.no_grad():
@@ -181,12 +188,17 @@ class Enforcer:
         """
         if not isinstance(masks, Masks):
             raise InputError(f"masks are of type {type(masks).__name__}; expected snas.masks.Masks")
-        self._weights: list[Tensor] = []
-        self._factors: list[Tensor] = []
+        self._pairs: dict[str, tuple[Tensor, Tensor]] = {}
         for layer, weight in zip(masks.layers, weights_of(model, masks.layers), strict=True):
             if movable or masks.kept.counts[layer.name] < layer.total:
-                self._weights.append(weight)
-                self._factors.append(torch.empty_like(weight, requires_grad=False).copy_(masks[layer.name]))
+                factor = torch.empty_like(weight, requires_grad=False).copy_(masks[layer.name])
+                self._pairs[layer.name] = weight, factor
+        self.leave(())
+
+    def leave(self, names: Container[str]) -> None:
+        """Leave these layers alone from now on, and no others: those of which only kept weights are stored."""
+        pairs = [pair for name, pair in self._pairs.items() if name not in names]
+        self._weights, self._factors = [weight for weight, _ in pairs], [factor for _, factor in pairs]
 
     @torch.no_grad()
     def mask_gradients(self) -> None:

@@ -78,6 +78,9 @@ class Settings:
     final_seeds: int = option(3, "Seeds on which each final network is trained from scratch; 0: none.", panel=RUN)
     device: str = option("auto", "auto, cpu, cuda or mps.", panel=RUN)
     threads: int | None = option(None, "Threads of one operation.", shown="all cores", panel=RUN)
+    kernel: str = option(
+        "auto", "Linear layers that lack weights: dense, sparse (on the CPU); auto: the faster one.", panel=RUN
+    )
     registry: str | None = option(
         None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN
     )
@@ -90,6 +93,7 @@ class Settings:
             require_integer("threads", self.threads, 1, 1024)
         require_rule(self.init)
         require_choice("rescale", self.rescale, ("auto", "on", "off"))
+        require_choice("kernel", self.kernel, ("auto", "dense", "sparse"))
         self.rule(default_lr=0.1)
 
     def rule(self, *, default_lr: float) -> TrainingRule:

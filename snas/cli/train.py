@@ -24,6 +24,9 @@ def train(
     data_dir: Annotated[str | None, typer.Option(help="Folder with the data set's files.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads of one operation.", show_default="all cores")] = None,
+    kernel: Annotated[
+        str, typer.Option(help="Linear layers that lack weights: dense, sparse (on the CPU); auto: the faster one.")
+    ] = "auto",
     registry: Annotated[str | None, typer.Option(help="Registry file; environment variable SNAS_REGISTRY.")] = None,
     format: Format = "table",
     quiet: Quiet = False,
@@ -44,6 +47,7 @@ def train(
             final_seeds=final_seeds,
             device=device,
             threads=threads,
+            kernel=kernel,
             registry=registry,
             listener=listener,
         )

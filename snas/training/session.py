@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snas.data.split import Arrays, SearchData
 from snas.errors import DivergedError, InputError
+from snas.kernels.compression import Compression, choose_kernel
 from snas.masks import Enforcer, Masks, audit
 from snas.pruning.dynamic.base import Movement
 from snas.pruning.dynamic.mover import Mover
@@ -62,6 +63,7 @@ class Session:
         device: torch.device,
         movement: Movement | None = None,
         goal: Goal | None = None,
+        kernel: str = "dense",
     ) -> None:
         """Start before the first epoch.
 
@@ -74,9 +76,12 @@ class Session:
             device: where it is trained.
             movement: what moves the mask; it belongs to this network alone. None for a fixed mask.
             goal: what the movement is to end with.
+            kernel: form of linear layers that lack weights: "dense", "sparse" where it is possible, or "auto": the
+                faster one. Results differ by floating-point reordering alone.
 
         Raises:
-            InputError: for a movement without a goal, or one that the rule's epochs are too few for.
+            InputError: for a movement without a goal, or one that the rule's epochs are too few for; for sparse kernels
+                where there are none.
         """
         self.model = model.to(device)
         for parameter in self.model.parameters():
@@ -90,12 +95,15 @@ class Session:
         self.epoch = 0
         self.epochs = rule.epochs
         self.optimizer = rule.make_optimizer(self.model.parameters())
+        choose = choose_kernel(kernel, device, precision=rule.precision, batch_size=rule.batch_size)
+        self._kernels = Compression(self.model, masks.layers, self.optimizer, choose)
         self._mover: Mover | None = None
         if movement is None:
-            self._enforcer = Enforcer(self.model, masks)
+            self._kernels.compress(masks)
+            self._enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
         else:
             self._enforcer = self._let_move(movement, goal)
-        self._augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
+        self.augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
 
     def train_epoch(self) -> Epoch:
         """Train one epoch, audit the masks, and validate.
@@ -146,7 +154,7 @@ class Session:
     def examples(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The training examples of a batch, augmented if the rule says so, and their labels."""
         x, y = self.data.train.x[batch], self.data.train.y[batch]
-        return (crop_and_flip(x, generator=generator) if self._augments else x), y
+        return (crop_and_flip(x, generator=generator) if self.augments else x), y
 
     def take_step(self, index: int, steps: int) -> None:
         """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began."""
@@ -174,7 +182,8 @@ class Session:
         if self._mover:
             self._mover.end_epoch(number, steps)
             self.masks = self._mover.masks
-        audit(self.model, self.masks)
+        audit(self.model, self.masks.without(self._kernels.compressed))
+        self._kernels.audit(self.masks)
         self._calibrate(number)
         validation_loss, validation_accuracy = self.evaluate(self.data.validation)
         if not math.isfinite(validation_loss):
@@ -208,7 +217,8 @@ class Session:
         return state
 
     def load_tensors(self, state: dict[str, Tensor], epoch: int) -> None:
-        """Restore what `tensors` returned after `epoch` epochs."""
+        """Restore what `tensors` returned after `epoch` epochs, with whatever kernels."""
+        state = self._kernels.translate(state, self.masks)
         model = {name.removeprefix("model/"): value for name, value in state.items() if name.startswith("model/")}
         self.model.load_state_dict(model)
         for name, parameter in self.model.named_parameters():

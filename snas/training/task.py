@@ -33,6 +33,7 @@ class Task:
     initialization: str
     rescale: bool | None
     device: torch.device
+    kernel: str = "dense"
 
     def of(self, space: SearchSpace) -> Task:
         """The same for another architecture."""
@@ -104,6 +105,7 @@ class Training:
                 device=task.device,
                 movement=method.make_movement(),
                 goal=sparse.goal,
+                kernel=task.kernel,
             )
         self.epochs = self.session.epochs
         self.mask_checksum = sparse.masks.checksum()

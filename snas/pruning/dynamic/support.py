@@ -32,7 +32,7 @@ class Support(Enforcer):
         self.optimizer = optimizer
         self.moved = False
         self.weights = dict(zip(masks, weights_of(model, masks.layers), strict=True))
-        self.factors = dict(zip(masks, self._factors, strict=True))
+        self.factors = {name: factor for name, (_, factor) in self._pairs.items()}
         self.masks = {name: masks[name].to(weight.device) for name, weight in self.weights.items()}
         self._training = training
 
