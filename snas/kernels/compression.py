@@ -28,8 +28,8 @@ ELEMENTWISE = (
 )  # fmt: skip
 
 
-def choose_kernel(kernel: str, device: torch.device, *, precision: str, batch_size: int) -> Choice:
-    """How to choose the form of a layer: a function of the layer, its place in the network, and its kept weights.
+def choose_kernel(kernel: str, device: torch.device, *, precision: str, batch_size: int) -> Choice | None:
+    """How to choose the form of a layer: a function of the layer, its description, and its number of kept weights.
 
     Args:
         kernel: "dense" or "sparse" for all, or "auto": the faster one.
@@ -37,15 +37,18 @@ def choose_kernel(kernel: str, device: torch.device, *, precision: str, batch_si
         precision: arithmetic of the forward pass.
         batch_size: examples of a step.
 
+    Returns:
+        The function; None where all layers stay dense.
+
     Raises:
         InputError: if all are to be sparse where none can be.
     """
     if kernel == "dense":
-        return lambda linear, layer, kept: False
+        return None
     if reason := _reason(device, precision):
         if kernel == "sparse":
             raise InputError(f"kernel is sparse, but {reason}; use --kernel auto")
-        return lambda linear, layer, kept: False
+        return None
     if kernel == "sparse":
         return lambda linear, layer, kept: True
 
@@ -73,7 +76,7 @@ class Compression:
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], optimizer: torch.optim.Optimizer, choose: Choice
+        self, model: nn.Module, layers: Sequence[Layer], optimizer: torch.optim.Optimizer, choose: Choice | None
     ) -> None:
         """Look for layers whose weight nobody else has a hand in.
 
@@ -81,13 +84,13 @@ class Compression:
             model: the network, dense.
             layers: its prunable layers.
             optimizer: of the network's parameters.
-            choose: which form a layer is to have.
+            choose: which of them to compress; None for none.
         """
         self.compressed: dict[str, SparseLinear] = {}
         self._optimizer = optimizer
         self._choose = choose
         self._layers = {layer.name: layer for layer in layers}
-        self._linears = dict(_plain(model, layers))
+        self._linears = dict(_plain(model, layers)) if choose else {}
         owners = {model.get_submodule(_owner(layer)): layer.name for layer in layers if _is_weight(layer)}
         modules = model.named_modules(remove_duplicate=False)
         self._paths = {path: owners[module] for path, module in modules if module in owners}
@@ -100,7 +103,7 @@ class Compression:
         for name, linear in self._linears.items():
             mask = masks[name]
             kept = int(torch.count_nonzero(mask))
-            if name in self.compressed or kept == mask.numel() or not self._choose(linear, self._layers[name], kept):
+            if name in self.compressed or kept == mask.numel() or not self._chosen(name, kept):
                 continue
             sparse = SparseLinear.from_dense(linear, mask, features_first=self._features_first)
             weight = cast(Parameter, linear.weight)
@@ -110,6 +113,11 @@ class Compression:
             self._dense[name] = linear.__dict__
             _become(linear, SparseLinear, {**linear.__dict__, **sparse.__dict__, "training": linear.training})
             self.compressed[name] = linear  # type: ignore[assignment]  # what it has become
+
+    @property
+    def possible(self) -> bool:
+        """Whether there are layers that can be compressed."""
+        return bool(self._linears)
 
     @torch.no_grad()
     def expand(self) -> None:
@@ -137,6 +145,9 @@ class Compression:
             masks: layer name -> mask of the state.
         """
         return dict(self._translated(key, value, masks) for key, value in state.items())
+
+    def _chosen(self, name: str, kept: int) -> bool:
+        return self._choose is not None and self._choose(self._linears[name], self._layers[name], kept)
 
     def _translated(self, key: str, value: Tensor, masks: Mapping[str, Tensor]) -> tuple[str, Tensor]:
         kind, _, full = key.partition("/")

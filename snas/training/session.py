@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from snas.pruning.goal import Goal
 
 EVALUATION_BATCH = 1000
+WORTH_IT = 4  # steps with a mask at rest: to compress and expand a layer takes about as long as one or two dense ones
 CALIBRATION_BATCH, CALIBRATION_BATCHES = 128, 4
 
 
@@ -97,6 +98,7 @@ class Session:
         self.optimizer = rule.make_optimizer(self.model.parameters())
         choose = choose_kernel(kernel, device, precision=rule.precision, batch_size=rule.batch_size)
         self._kernels = Compression(self.model, masks.layers, self.optimizer, choose)
+        self._resting = False  # whether layers have the form for a mask at rest
         self._mover: Mover | None = None
         if movement is None:
             self._kernels.compress(masks)
@@ -119,6 +121,7 @@ class Session:
         totals = torch.zeros(2, device=self.device)
         with self._seeded(self.epoch + 1):
             for index, batch in enumerate(batches):
+                self._choose_form(index, len(batches))
                 x, y = self.examples(batch, generator)
                 with self.precision():
                     logits = full_precision(self.model(self._prepare(x)))
@@ -180,6 +183,7 @@ class Session:
         if not math.isfinite(train_loss):
             raise DivergedError(f"training loss is {train_loss} at epoch {number}")
         if self._mover:
+            self._expand(self._mover)
             self._mover.end_epoch(number, steps)
             self.masks = self._mover.masks
         audit(self.model, self.masks.without(self._kernels.compressed))
@@ -257,9 +261,34 @@ class Session:
         """A step with a mask that may move before and after it."""
         clock = mover.clock(number, index, steps)
         self._set_learning_rate(clock.learning_rate)
+        if self._kernels.compressed:  # and the movement is quiet
+            self._step()
+            return
         if not mover.before_step(clock):
             self._step()
         mover.after_step(clock)
+
+    def _choose_form(self, index: int, steps: int) -> None:
+        """Before step `index` of the epoch: compress layers whose masks rest for a while, or expand them.
+
+        With masks that move, layers are dense between epochs, and whenever a movement is asked.
+        """
+        if not self._mover or not self._kernels.possible:
+            return
+        ahead = self._mover.quiet_steps(self.epoch + 1, index, steps, most=WORTH_IT)
+        if not ahead:
+            self._expand(self._mover)
+        elif ahead == WORTH_IT and not self._resting:
+            self._resting = True
+            self._kernels.compress(self._mover.support.masks)
+            self._mover.support.leave(self._kernels.compressed)
+
+    def _expand(self, mover: Mover) -> None:
+        """Make layers dense again."""
+        self._resting = False
+        if self._kernels.compressed:
+            self._kernels.expand()
+            mover.support.leave(())
 
     @torch.no_grad()
     def _calibrate(self, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ from snas.errors import InputError, SnasError
 from snas.kernels import compression
 from snas.kernels.sparse_linear import SparseLinear, available
 from snas.masks import Masks
-from snas.pruning.methods import given_densities
+from snas.pruning.dynamic.base import movements
+from snas.pruning.dynamic.mover import Mover
+from snas.pruning.methods import Method, given_densities
 from snas.pruning.prepare import prepare
 from snas.search_spaces.base import SearchSpace
 from snas.settings import SearchSettings, Settings
 from snas.training.rule import TrainingRule
-from snas.training.session import Session
+from snas.training.session import Session, _batches
 from snas.training.task import score_batch
 
 pytestmark = pytest.mark.skipif(not available(), reason="this build of PyTorch has no sampled product")
@@ -221,3 +224,120 @@ def test_the_kernel_is_recorded_but_no_part_of_the_rule():
     assert (one.environment["kernel"], two.environment["kernel"]) == ("dense", "sparse")
     assert one.describe_rule() == two.describe_rule()
     assert two.task.kernel == "sparse"
+
+
+MOVEMENTS = {
+    "rigl": {"every": 10}, "set": {}, "dsr": {"every": 10, "threshold": 0.05}, "gradual": {"every": 10},
+    "rounds": {"rounds": 2}, "snfs": {}, "deepr": {"alpha": 0.01, "temperature": 1e-6},
+}  # fmt: skip
+AT_REST = ["rigl", "set", "dsr", "gradual", "rounds"]
+
+
+def moving(name: str, kernel: str, **rule) -> Session:
+    movement = movements.get(name)(**MOVEMENTS[name])
+    space = SPACES["plain"]
+    method = Method("m", "random", "dense" if movement.starts_dense else "uniform", rescale=True)
+    sparse = prepare(space, method, 600, score_batch(SINGLE, seed=1), seed=1)
+    values = {"epochs": 3, "batch_size": 4, "lr": 0.02, "augment": "off", **rule}
+    return Session(
+        sparse.model.double(), sparse.masks, TrainingRule(**values), DATA, seed=1, device=CPU, movement=movement,
+        goal=replace(sparse.goal, target=600, allocation="global"), kernel=kernel,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def changes(monkeypatch):
+    """Names of the changes of form, as they come."""
+    seen = []
+    for name in ("compress", "expand"):
+        real = getattr(compression.Compression, name)
+
+        def change(self, *arguments, _name=name, _real=real):
+            _real(self, *arguments)
+            if _name == "expand" or self.compressed:
+                seen.append(_name)
+
+        monkeypatch.setattr(compression.Compression, name, change)
+    return seen
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", AT_REST)
+def test_moving_masks_train_alike_and_rest_in_between(name, optimizer, changes):
+    dense, sparse = (moving(name, kernel, optimizer=optimizer, lr=0.005) for kernel in ("dense", "sparse"))
+    masks = set()
+    while dense.epoch < dense.epochs:
+        one, two = dense.train_epoch(), sparse.train_epoch()
+        assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-9)
+        assert dense.masks == sparse.masks
+        masks.add(dense.masks.checksum())
+        compare(sparse.tensors(), dense.tensors())
+    assert len(masks) > 1
+    assert changes.count("compress") == changes.count("expand") >= 2
+    assert changes[:2] == ["compress", "expand"]
+
+
+def test_an_epoch_with_updates_changes_form_around_each(changes):
+    one = moving("rigl", "sparse")
+    assert len(_batches(torch.arange(len(DATA.train.y)), 4)) == 18
+    one.train_epoch()
+    assert changes == ["compress", "expand"] * 2  # 18 steps, an update in place of the eleventh; dense at the end
+
+
+@pytest.mark.parametrize("name", ["snfs", "deepr"])
+def test_a_movement_without_rest_stays_dense(name, changes):
+    one = moving(name, "sparse")
+    one.train_epoch()
+    assert changes == []
+
+
+@pytest.mark.parametrize("name", AT_REST)
+def test_a_moving_mask_with_sparse_kernels_goes_on_to_the_bit(name):
+    whole = moving(name, "sparse")
+    whole.train_epoch()
+    state = {key: value.clone() for key, value in whole.tensors().items()}
+    restored = moving(name, "sparse")
+    restored.load_tensors(state, 1)
+    whole.train_epoch(), restored.train_epoch()
+    for key, value in whole.tensors().items():
+        assert torch.equal(value, restored.tensors()[key]), key
+
+
+@pytest.mark.parametrize("name", MOVEMENTS)
+def test_in_a_quiet_step_a_movement_does_nothing(name, monkeypatch):
+    """What `quiet` promises, held against what the hooks do."""
+    one, quiet, busy = moving(name, "dense"), 0, 0
+    mover = one._mover
+    before, after = Mover.before_step, Mover.after_step
+
+    def image() -> dict[str, torch.Tensor]:
+        own = {f"own/{key}": value.clone() for key, value in mover._movement.tensors().items()}
+        kept = {f"mask/{key}": value.clone() for key, value in mover.support.masks.items()}
+        return own | kept | {key: value.detach().clone() for key, value in mover.support.weights.items()}
+
+    def watched(hook):
+        def call(self, clock):
+            nonlocal quiet, busy
+            first = image()
+            replaced = hook(self, clock)
+            second = image()
+            changed = (
+                replaced
+                or first.keys() != second.keys()
+                or any(not torch.equal(first[key], second[key]) for key in first)
+            )
+            if self._movement.quiet(clock):
+                quiet += 1
+                assert not changed
+            else:
+                busy += changed
+            return replaced
+
+        return call
+
+    monkeypatch.setattr(Mover, "before_step", watched(before))
+    monkeypatch.setattr(Mover, "after_step", watched(after))
+    while one.epoch < one.epochs:
+        one.train_epoch()
+    assert (quiet > 0) == (name in AT_REST)
+    assert (busy > 0) == (name in ("rigl", "dsr", "gradual", "deepr", "snfs"))

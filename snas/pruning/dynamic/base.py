@@ -20,7 +20,7 @@ A movement is told when an epoch or a step begins and ends, and may move the mas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -81,6 +81,10 @@ class Clock:
         """
         return self.step > 0 and self.step % min(every, max(self.steps_per_epoch, SHORTEST)) == 0
 
+    def after_step(self) -> Clock:
+        """When it is one step later; the learning rate is still that of the step then made."""
+        return replace(self, step=self.step + 1, place=self.place + 1)
+
     def generator(self) -> torch.Generator:
         """Random numbers of this moment alone, so that a restored training draws the same ones; a CPU generator."""
         return torch.Generator().manual_seed(derive(self.seed, Stream.MOVE, self.step))
@@ -116,6 +120,13 @@ class Movement:
     def position(self, number: int, epochs: int) -> tuple[int, int]:
         """Where epoch `number` (1, 2, ...) is: cycles that are over, and the schedule's epochs that are over then."""
         return divmod(number - 1, epochs)
+
+    def quiet(self, clock: Clock) -> bool:
+        """Whether neither `before_step` nor `after_step` does anything in the step that begins at `clock`.
+
+        A network can then be trained without its masked weights and their gradients, and these hooks are not called.
+        """
+        return False
 
     def before_epoch(self, support: Support, goal: Goal, clock: Clock) -> None:
         """An epoch begins; the mask may move, and weights may be put back (rewinding)."""

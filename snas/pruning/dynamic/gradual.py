@@ -56,16 +56,28 @@ class Gradual(Movement):
         if self.score not in ("magnitude", "random"):
             raise InputError(f"score is {self.score!r}; gradual pruning needs one without data: magnitude or random")
 
+    def quiet(self, clock: Clock) -> bool:
+        """Whether there is no cut after this step; see `Movement.quiet`."""
+        return not self._cuts(clock.after_step())
+
     def after_step(self, support: Support, goal: Goal, clock: Clock) -> None:
         """Cut, where it is time."""
-        steps = clock.steps_per_epoch * clock.epochs
-        first = math.floor(self.start * steps)
-        last = max(1, round(self.end * steps))  # there is nothing to do before the first step
-        regular = first < clock.step < last and (clock.step - first) % min(self.every, clock.steps_per_epoch) == 0
-        if not regular and clock.step != last:
+        if not self._cuts(clock):
             return
+        first, last = self._span(clock)
         generator, current = clock.generator(), support.freeze()
         batch = support.batch(1, generator=generator)  # no score allowed here looks at it
         values = scores.get(self.score)(support.model, support.layers, batch, generator=generator)
         progress = 1.0 if clock.step == last else (clock.step - first) / (last - first)
         support.move(goal.masks(values, generator=generator, progress=progress, shape="cubic", among=current))
+
+    def _cuts(self, clock: Clock) -> bool:
+        first, last = self._span(clock)
+        regular = first < clock.step < last and (clock.step - first) % min(self.every, clock.steps_per_epoch) == 0
+        return regular or clock.step == last
+
+    def _span(self, clock: Clock) -> tuple[int, int]:
+        """Steps that are made when pruning begins, and when it ends."""
+        steps = clock.steps_per_epoch * clock.epochs
+        # There is nothing to do before the first step.
+        return math.floor(self.start * steps), max(1, round(self.end * steps))

@@ -90,8 +90,14 @@ class Mover:
 
     def after_step(self, clock: Clock) -> None:
         """Let the mask move after the step that began at `clock`."""
-        after = replace(clock, step=clock.step + 1, place=clock.place + 1)
-        self._movement.after_step(self.support, self._goal, after)
+        self._movement.after_step(self.support, self._goal, clock.after_step())
+
+    def quiet_steps(self, number: int, index: int, steps: int, *, most: int) -> int:
+        """How many steps from step `index` of epoch `number` on have nothing to tell the movement; `most` is enough."""
+        for ahead in range(min(most, steps - index)):
+            if not self._movement.quiet(self.clock(number, index + ahead, steps)):
+                return ahead
+        return min(most, steps - index)
 
     def end_epoch(self, number: int, steps: int) -> None:
         """Let the mask move after epoch `number`, which had so many `steps`.

@@ -85,9 +85,13 @@ class Dsr(Movement):
         check_share("until", self.until)
         self._threshold = self.threshold
 
+    def quiet(self, clock: Clock) -> bool:
+        """Whether nothing moves after this step; see `Movement.quiet`."""
+        return self._rests(clock.after_step())
+
     def after_step(self, support: Support, goal: Goal, clock: Clock) -> None:
         """Prune, adapt the threshold and grow, where it is time."""
-        if not clock.due(self.every) or clock.progress >= self.until:
+        if self._rests(clock):
             return
         generator = clock.generator()
         stays = {name: self._survivors(support, name, generator) for name in support.masks}
@@ -105,6 +109,9 @@ class Dsr(Movement):
     def load_tensors(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `tensors` returned."""
         self._threshold = float(state["threshold"])
+
+    def _rests(self, clock: Clock) -> bool:
+        return not clock.due(self.every) or clock.progress >= self.until
 
     def _survivors(self, support: Support, name: str, generator: torch.Generator) -> Tensor:
         """The layer's weights above the threshold; at least its largest."""

@@ -48,6 +48,10 @@ class Set(Movement):
     def __post_init__(self) -> None:
         check_fraction("zeta", self.zeta)
 
+    def quiet(self, clock: Clock) -> bool:
+        """Every step is; see `Movement.quiet`."""
+        return True
+
     def after_epoch(self, support: Support, goal: Goal, clock: Clock) -> None:
         """Remove and regrow in every layer, unless the training is over."""
         if clock.progress >= 1:
@@ -103,9 +107,13 @@ class RigL(Movement):
         check_whole("every", self.every, 1)
         check_share("until", self.until)
 
+    def quiet(self, clock: Clock) -> bool:
+        """Whether nothing moves in this step; see `Movement.quiet`."""
+        return not clock.due(self.every) or clock.progress >= self.until
+
     def before_step(self, support: Support, goal: Goal, clock: Clock) -> bool:
         """Drop and grow in every layer where it is time; that replaces the optimizer's step."""
-        if not clock.due(self.every) or clock.progress >= self.until:
+        if self.quiet(clock):
             return False
         share = cosine(self.fraction, clock.progress / self.until)
         generator = clock.generator()

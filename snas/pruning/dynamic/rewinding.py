@@ -89,6 +89,10 @@ class Rounds(Movement):
         cycle, over = divmod(number - 1 - epochs, epochs - skipped)
         return cycle + 1, skipped + over
 
+    def quiet(self, clock: Clock) -> bool:
+        """Every step is; see `Movement.quiet`."""
+        return True
+
     def before_epoch(self, support: Support, goal: Goal, clock: Clock) -> None:
         """Remember the weights to rewind to; prune and rewind where a new cycle begins."""
         if clock.place != self._epoch() * clock.steps_per_epoch:
