@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from snas.masks import Masks, units, weights_of
@@ -64,24 +65,31 @@ def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
         (2, 0.75, 0.75)
     """
     flowing = flowing_copy(model, masks.layers, Batch(x[:1], torch.zeros(1), masks=masks))
-    shape = (1, *x.shape[1:])
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), Linearized():
-        found = {"synflow": _log10(float(flowing(torch.ones(shape, dtype=torch.float64)).detach().sum()))}
+    ones = torch.ones((1, *x.shape[1:]), dtype=torch.float64)
+    layers = dict(zip(masks, weights_of(flowing, masks.layers), strict=True))
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        found = {"synflow": _log10(float(_run(flowing, ones).detach().sum()))}
         _pass_normalizations(flowing)
-        _set_weights(flowing, masks, shared=False)
-        found["paths"] = _count_paths(flowing, shape)
-        _set_weights(flowing, masks, shared=True)
-        used = _used(flowing, masks, shape)
-    found["width"] = sum(float(mask.flatten(1).any(1).double().mean()) for mask in used) / len(used)
-    found["effective"] = sum(int(mask.sum()) for mask in used) / max(1, masks.kept.kept_weights)
+        weights = _set_to_one(flowing, layers, masks)
+        found["paths"] = _count_paths(flowing, ones)
+        _share(weights)
+        used = _used(flowing, layers, masks, ones)
+    found["width"] = sum(float(mask.reshape(len(mask), -1).any(1).mean()) for mask in used) / len(used)
+    found["effective"] = sum(int(np.count_nonzero(mask)) for mask in used) / max(1, masks.kept.kept_weights)
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _count_paths(flowing: nn.Module, shape: tuple[int, ...]) -> float:
+def _run(flowing: nn.Module, x: Tensor) -> Tensor:
+    with Linearized():
+        output: Tensor = flowing(x)
+    return output
+
+
+def _count_paths(flowing: nn.Module, ones: Tensor) -> float:
     """Log10 of the sum of the outputs' derivatives with respect to the inputs: of the number of paths."""
     scale = math.ldexp(1.0, -_SHRINK)
-    x = torch.full(shape, scale, dtype=torch.float64, requires_grad=True)
-    output: Tensor = flowing(x)
+    x = (ones * scale).requires_grad_(True)
+    output = _run(flowing, x)
     if not output.requires_grad:
         return -math.inf
     (gradient,) = torch.autograd.grad(output, x, torch.full_like(output, scale), materialize_grads=True)
@@ -89,36 +97,40 @@ def _count_paths(flowing: nn.Module, shape: tuple[int, ...]) -> float:
     return _log10(float(gradient.sum())) + _SHRINK * math.log10(2)
 
 
-def _used(flowing: nn.Module, masks: Masks, shape: tuple[int, ...]) -> list[Tensor]:
+def _used(flowing: nn.Module, layers: Mapping[str, Tensor], masks: Masks, ones: Tensor) -> list[NDArray[np.bool_]]:
     """Of each layer, the kept weights that a path leads through: those with a signal and a gradient."""
-    weights = weights_of(flowing, masks.layers)
-    output: Tensor = flowing(torch.ones(shape, dtype=torch.float64)).sum()
+    output = _run(flowing, ones).sum()
     if not output.requires_grad:
-        return [torch.zeros_like(weight, dtype=torch.bool) for weight in weights]
-    gradients = torch.autograd.grad(output, weights, materialize_grads=True)
-    return [(gradient != 0) & masks[layer.name] for layer, gradient in zip(masks.layers, gradients, strict=True)]
+        return [np.zeros(layer.shape, dtype=np.bool_) for layer in masks.layers]
+    gradients = torch.autograd.grad(output, list(layers.values()), materialize_grads=True)
+    return [(gradient.numpy() != 0) & mask.numpy() for gradient, mask in zip(gradients, masks.values(), strict=True)]
 
 
 @torch.no_grad()
-def _set_weights(flowing: nn.Module, masks: Masks, *, shared: bool) -> None:
-    """Make every kept weight 1; `shared`: 1 divided by the kept inputs of its unit. Without a mask all are kept."""
-    known = {id(weight): masks[name] for name, weight in zip(masks, weights_of(flowing, masks.layers), strict=True)}
-    for module in flowing.modules():
-        for own in weights_in(module):
-            mask = known.get(id(own.tensor))
-            kept = own.tensor.fill_(1) if mask is None else own.tensor.copy_(mask)
-            if shared:
-                kept /= units(kept).clamp(min=1).reshape(-1, *[1] * (kept.ndim - 1))
+def _set_to_one(flowing: nn.Module, layers: Mapping[str, Tensor], masks: Masks) -> list[Tensor]:
+    """Make every kept weight 1, and return the weights of all layers. Those without a mask are kept."""
+    known = {id(weight): masks[name] for name, weight in layers.items()}
+    weights = {id(own.tensor): own.tensor for module in flowing.modules() for own in weights_in(module)}
+    for key, weight in weights.items():
+        weight.copy_(known[key]) if key in known else weight.fill_(1)
+    return list(weights.values())
+
+
+@torch.no_grad()
+def _share(weights: Sequence[Tensor]) -> None:
+    """Divide weights that are 1 or 0 by the kept inputs of their unit."""
+    for weight in weights:
+        weight /= units(weight).clamp(min=1).reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _pass_normalizations(flowing: nn.Module) -> None:
     """Let normalizations pass their input: they have no weights that a path could use, and their factors are alike."""
     for module in flowing.modules():
         if isinstance(module, NORMALIZATIONS):
-            module.forward = partial(_pass, module)  # type: ignore[method-assign]
+            module.forward = _pass  # type: ignore[method-assign]
 
 
-def _pass(_: Any, x: Tensor) -> Tensor:
+def _pass(x: Tensor) -> Tensor:
     return x
 
 

@@ -95,11 +95,11 @@ def gradient_signals(model: nn.Module, masks: Masks, batch: Batch, *, generator:
     with isolated(model, masks.layers, batch, generator=generator) as weights:
         gradients = total_gradient(model, weights, batch)
     pairs = zip(masks.values(), gradients, strict=True)
-    return flow_norms([gradient[mask.to(gradient.device)] for mask, gradient in pairs])
+    return flow_norms([torch.where(mask.to(gradient.device), gradient, 0.0) for mask, gradient in pairs])
 
 
 def flow_norms(gradients: Sequence[Tensor]) -> dict[str, float]:
-    """Gradient flow and effective gradient flow of the layers' gradients, each of the kept weights only.
+    """Gradient flow and effective gradient flow of the layers' gradients, zero where a weight is masked.
 
     Example:
         >>> flow_norms([torch.tensor([3.0, -4.0]), torch.tensor([12.0])])

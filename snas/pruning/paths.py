@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
+import math
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
+from itertools import count
+from typing import Any
+from weakref import proxy
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from snas.densities import Densities
 from snas.errors import RefusedError
 from snas.masks import Masks, units, weights_of
+from snas.pruning.copies import double_copy
 from snas.search_spaces.inspection import one_line
 from snas.search_spaces.weights import GRUS, LSTMS, PRUNABLE, weights_in
 
@@ -68,7 +72,7 @@ def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> b
             probe = _probe(model, masks)
             x = torch.full((1, *input_shape), INPUT, dtype=torch.float64, requires_grad=True)
             output: Tensor = probe(x)
-            direction = _positive(output.shape, torch.Generator().manual_seed(1))
+            direction = _positive(output.shape, 0)
             if not output.requires_grad:
                 return False
             (gradient,) = torch.autograd.grad((output * direction).sum(), x, allow_unused=True)
@@ -80,16 +84,17 @@ def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> b
 
 def _probe(model: nn.Module, masks: Masks) -> nn.Module:
     """The copy, in evaluation mode and double precision, on the CPU."""
-    probe = copy.deepcopy(model).to("cpu", torch.float64).eval()
-    generator = torch.Generator().manual_seed(0)  # fixed: any positive numbers do
+    probe = double_copy(model).eval()
+    places = count(1)
     with torch.no_grad():
         for module in probe.modules():
             if isinstance(module, NORMALIZATIONS):
-                module.forward = partial(_average, module)  # type: ignore[method-assign]
+                # No cycle: the copy is freed at once.
+                module.forward = partial(_average, proxy(module))  # type: ignore[method-assign]
             if isinstance(module, PRUNABLE) and module.bias is not None:
                 module.bias.zero_()
             for own in weights_in(module):
-                own.tensor.copy_(_positive(own.tensor.shape, generator) / own.tensor[0].numel())
+                own.tensor.copy_(_positive(own.tensor.shape, next(places))).div_(own.tensor[0].numel())
                 if own.bias is not None:
                     own.bias.fill_(GATE_BIAS if isinstance(module, (*LSTMS, *GRUS)) else 0.0)
         for layer, weight in zip(masks.layers, weights_of(probe, masks.layers), strict=True):
@@ -99,12 +104,22 @@ def _probe(model: nn.Module, masks: Masks) -> nn.Module:
     return probe
 
 
-def _positive(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Numbers in [0.5, 1.5)."""
-    return torch.rand(tuple(shape), dtype=torch.float64, generator=generator) + 0.5
+@cache
+def _numbers() -> Tensor:
+    """Numbers in [0.5, 1.5), so many that it is a prime: rows of weights have other lengths."""
+    return torch.rand(65521, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
 
 
-def _average(module: nn.Module, x: Tensor) -> Tensor:
+def _positive(shape: Sequence[int], place: int) -> Tensor:
+    """Different positive numbers, which ones tells `place`: any do, and drawing more would cost more than all else."""
+    numbers, wanted = _numbers(), math.prod(shape)
+    if wanted > len(numbers):
+        numbers = numbers.repeat(-(-wanted // len(numbers)) + 1)
+    start = 1009 * place % (len(numbers) - wanted + 1)
+    return numbers[start : start + wanted].reshape(tuple(shape))
+
+
+def _average(module: Any, x: Tensor) -> Tensor:
     """What stands for a normalization: it leads wherever that does, with positive weights."""
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
         return (x + x.mean(tuple(range(-len(module.normalized_shape), 0)), keepdim=True)) / 2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from snas.densities import Layer
 from snas.errors import RefusedError
 from snas.masks import weights_of
+from snas.pruning.copies import double_copy
 from snas.pruning.scores import Batch, scores
 
 # Activations that are not linear for positive signals, as torch names its functions.
@@ -93,7 +94,7 @@ def synflow(
 def flowing_copy(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> nn.Module:
     """A copy that is linear for positive signals inside `Linearized`: double precision on the CPU, evaluation mode,
     absolute weights, no biases, and modules that pass signals on."""
-    flowing = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    flowing = double_copy(model).eval()
     with torch.no_grad():
         for name, parameter in flowing.named_parameters():
             parameter.requires_grad_(False)
@@ -107,8 +108,15 @@ def flowing_copy(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> nn.
     for module in flowing.modules():
         for kinds, passing in SURROGATES:
             if isinstance(module, kinds):
-                module.forward = partial(passing, module)
+                module.forward = partial(passing, proxy(module))  # no cycle, as in `paths`
     return flowing
+
+
+@lru_cache(maxsize=1024)
+def _name_of(func: Any) -> str:
+    """What torch calls a function, whether it is special, or works in place."""
+    name: str = getattr(func, "__name__", "")
+    return name.removeprefix("special_").removesuffix("_")
 
 
 class Linearized(TorchFunctionMode):
@@ -116,7 +124,7 @@ class Linearized(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
-        name = getattr(func, "__name__", "").removeprefix("special_").removesuffix("_")
+        name = _name_of(func)
         if name == "glu":
             values = args[0] if args else options["input"]
             first, second = values.chunk(2, args[1] if len(args) > 1 else options.get("dim", -1))

@@ -1,0 +1,102 @@
+"""Copies of networks that are only looked at."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import chain
+from types import BuiltinFunctionType, FunctionType, NoneType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What a deep copy returns as it is.
+_ATOMS = frozenset({NoneType, bool, int, float, complex, str, bytes, type, FunctionType, BuiltinFunctionType})
+_CONTAINERS = frozenset({dict, OrderedDict, list, set})
+
+
+def double_copy(model: nn.Module) -> nn.Module:
+    """The same as `copy.deepcopy(model).to("cpu", torch.float64)`, in a third of the time or less for small networks.
+
+    Nearly all the time of a deep copy goes into the dozen empty dictionaries that every module has for its hooks. Here
+    modules, plain containers and tensors are copied directly, and what else they hold by `copy.deepcopy`, as is the
+    whole network where a class has its own way of copying or converting.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> twin = double_copy(model)
+        >>> twin[0].weight.dtype, bool((twin[0].weight == model[0].weight).all()), twin[0].weight is model[0].weight
+        (torch.float64, True, False)
+    """
+    modules = list(model.modules())
+    memo: dict[int, Any] = {}
+    kinds: set[Any] = {type(module) for module in modules}
+    plain = all(_is_plain(kind) for kind in kinds)
+    for module in modules if plain else ():
+        for tensor in chain(module._parameters.values(), module._buffers.values()):
+            if tensor is not None and id(tensor) not in memo:
+                plain = plain and _is_plain_tensor(tensor)
+                memo[id(tensor)] = _double(tensor)
+    if not plain:
+        return copy.deepcopy(model).to("cpu", torch.float64)
+    copied: nn.Module = _copy(model, memo)
+    return copied
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """A copy as `nn.Module.to` makes it."""
+    changes = tensor.is_floating_point() or tensor.is_complex()
+    values = tensor.detach().to("cpu", torch.float64 if changes else tensor.dtype, copy=True)
+    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
+
+
+def _copy(value: Any, memo: dict[int, Any]) -> Any:
+    """`copy.deepcopy(value, memo)`."""
+    kind: Any = type(value)
+    if kind in _ATOMS:
+        return value
+    if (known := memo.get(id(value))) is not None:
+        return known
+    twin: Any
+    if kind in _CONTAINERS and not value:
+        twin = memo[id(value)] = kind()
+        return twin
+    if kind is dict or kind is OrderedDict:
+        twin = memo[id(value)] = kind()
+        twin.update(_copy_values(value, memo))
+        return twin
+    if isinstance(value, nn.Module) and _is_plain(kind):
+        twin = memo[id(value)] = kind.__new__(kind)
+        twin.__setstate__(_copy_values(vars(value), memo))
+        return twin
+    if kind is tuple and all(type(own) in _ATOMS for own in value):
+        return value
+    return copy.deepcopy(value, memo)
+
+
+def _copy_values(values: Mapping[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
+    return {
+        key if type(key) is str else _copy(key, memo): own if type(own) in _ATOMS else _copy(own, memo)
+        for key, own in values.items()
+    }
+
+
+def _is_plain_tensor(tensor: Tensor) -> bool:
+    kind = type(tensor)
+    return kind is nn.Parameter or (kind is Tensor and not tensor.requires_grad and not vars(tensor))
+
+
+@lru_cache(maxsize=256)
+def _is_plain(kind: Any) -> bool:
+    """Whether a deep copy of such a module is a new object with copies of its attributes, and all that `nn.Module.to`
+    does to it is to convert its parameters and buffers."""
+    own = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__")
+    same = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "_apply", "to")
+    return (
+        not any(hasattr(kind, name) for name in own)
+        and all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in same)
+        and not any("__slots__" in vars(base) for base in kind.__mro__)
+    )
