@@ -7,6 +7,8 @@ whether or not the search was interrupted before it.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -47,3 +49,24 @@ def derive(seed: int, *path: int) -> int:
 def numpy_generator(seed: int, *path: int) -> np.random.Generator:
     """Return a NumPy generator for the stream at `path` below `seed`."""
     return np.random.default_rng(derive(seed, *path))
+
+
+@contextmanager
+def seeded(seed: int, *, devices: Sequence[int] = ()) -> Iterator[None]:
+    """Start torch's global streams from `seed`, for code that draws from these, and put them back at the end.
+
+    Unlike `torch.manual_seed` it leaves devices alone that are not named, whose seeds would be queued, each with a
+    printed stack, for as long as CUDA is not in use.
+
+    Args:
+        seed: of the CPU's stream and of each device's.
+        devices: indices of the CUDA devices whose streams are drawn from.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

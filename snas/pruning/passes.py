@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from snas.densities import Layer
 from snas.masks import weights_of
 from snas.pruning.scores import Batch
+from snas.seeds import seeded
 
 OWN_DROPOUT = (nn.RNNBase, nn.MultiheadAttention)
 
@@ -46,12 +47,12 @@ def isolated(
         The layers' weights: the model's own parameters.
     """
     weights = weights_of(model, layers)
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     modes = [(module, module.training) for module in model.modules()]
-    rates = [(module, module.dropout) for module in model.modules() if isinstance(module, OWN_DROPOUT)]
+    rates = [(module, module.dropout) for module, _ in modes if isinstance(module, OWN_DROPOUT)]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    with torch.random.fork_rng(devices=devices), _copied_buffers(model), torch.enable_grad():
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    devices = sorted({p.device.index or 0 for p, _ in flags if p.device.type == "cuda"})
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with seeded(seed, devices=devices), _copied_buffers(module for module, _ in modes), torch.enable_grad():
         try:
             for module, _ in modes:
                 module.training = not isinstance(module, _DropoutNd)
@@ -168,11 +169,11 @@ def _owned(parts: Sequence[Tensor]) -> list[Tensor]:
 
 
 @contextmanager
-def _copied_buffers(model: nn.Module) -> Iterator[None]:
+def _copied_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Copies of the buffers in their places; the same for all places of a shared one."""
     places = [
         (module._buffers, name, buffer)
-        for module in model.modules()
+        for module in modules
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]

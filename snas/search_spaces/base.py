@@ -27,6 +27,7 @@ from snas.errors import InputError
 from snas.plugins import Family
 from snas.projection import Limits
 from snas.search_spaces.coordinates import Scale, blend
+from snas.seeds import seeded
 from snas.trials import Point
 
 if TYPE_CHECKING:
@@ -295,8 +296,7 @@ class SearchSpace:
         from snas.search_spaces.inspection import finish
 
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             return finish(self.factory(), self.input_shape, name=self.name)
 
     def describe(self) -> dict[str, Any]:

@@ -65,9 +65,11 @@ def finish(model: nn.Module, input_shape: tuple[int, ...], *, name: str) -> nn.M
     Raises:
         InputError: if the network has no values, or rejects its input.
     """
-    if any(is_lazy(tensor) for tensor in _tensors(model)):
+    tensors = list(_tensors(model))
+    if any(is_lazy(tensor) for tensor in tensors):
         _watch(model, input_shape, name)
-    if any(tensor.is_meta for tensor in _tensors(model)):
+        tensors = list(_tensors(model))
+    if any(tensor.is_meta for tensor in tensors):
         raise InputError(
             f"space {name!r}: its factory returned a network without values (on torch's meta device); "
             "it must build a new network at every call and keep none"
@@ -172,8 +174,12 @@ def _build(factory: Callable[[], nn.Module], name: str, device: torch.device) ->
     return model
 
 
-def _tensors(model: nn.Module) -> chain[Tensor]:
-    return chain(model.parameters(), model.buffers())
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers; shared ones as often as they are there."""
+    for module in model.modules():
+        for tensor in chain(module._parameters.values(), module._buffers.values()):
+            if tensor is not None:
+                yield tensor
 
 
 def _watch(model: nn.Module, input_shape: tuple[int, ...], name: str) -> tuple[dict[int, int], Tensor]:
