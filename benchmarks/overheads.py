@@ -1,10 +1,11 @@
 """What a search adds to plain training, as ratios against alternatives measured in the same run, interleaved.
 
-    make bench                                 # or: python benchmarks/overheads.py [--repeats 7]
+    make bench-overheads                       # or: python benchmarks/overheads.py [--repeats 7]
 
 (A) one epoch of a masked network: ours against a plain PyTorch loop without masks, and against torch.nn.utils.prune;
-(B) one proposal of each strategy, in epochs of (A);
-(C) one report's way into the registry and one checkpoint, in epochs of (A).
+(B) one report's way into the registry and one checkpoint, in epochs of (A).
+
+What proposals cost is in benchmarks/proposals.py.
 
 Machines are shared and noisy: read the ratios. Prints a table and writes benchmarks/results/overheads.json.
 """
@@ -12,15 +13,13 @@ Machines are shared and noisy: read the ratios. Prints a table and writes benchm
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from timing import header, interleaved, print_header, save
 from torch.nn import functional
 from torch.nn.utils import prune
 
@@ -30,25 +29,12 @@ from snas.pruning.methods import given_densities
 from snas.pruning.prepare import prepare
 from snas.registry import Registry
 from snas.settings import Settings
-from snas.strategies.base import make_strategy, strategies
 from snas.training.checkpoints import Checkpoints
 from snas.training.session import Session
 from snas.training.task import score_batch
-from snas.trials import Report, Status, Trial
+from snas.trials import Report, Status
 
 DENSITY = 0.5
-
-
-def interleaved(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each job, run in turn after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for round_number in range(repeats + 1):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            if round_number:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def sparse_model(bench: Bench):
@@ -98,19 +84,6 @@ def epochs(space: str, repeats: int) -> dict[str, float]:
     )
 
 
-def proposals(observations: int, dimensions: int, repeats: int) -> dict[str, float]:
-    rng = np.random.default_rng(0)
-    history = [
-        Trial(n, rng.random(dimensions), Status.PAUSED, {1: float(rng.random())}, 1) for n in range(observations)
-    ]
-
-    def job(name: str) -> Callable[[], object]:
-        strategy = make_strategy(name)
-        return lambda: strategy.ask(history, 1, dimensions=dimensions, rng=np.random.default_rng(1))
-
-    return interleaved({name: job(name) for name in strategies.names()}, repeats)
-
-
 def storage(repeats: int) -> dict[str, float]:
     bench = open_bench(Settings(space="resnet32"))
     sparse = sparse_model(bench)
@@ -137,16 +110,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
-    environment = dict(open_bench(Settings(space="lenet-300-100")).environment)
-    print(", ".join(f"{key} {value}" for key, value in environment.items()))
-    print(f"digits, density {DENSITY}, batch 64; medians of {repeats} interleaved repeats\n")
+    about = header()
+    print_header(about, f"digits, density {DENSITY}, batch 64; medians of {repeats} interleaved repeats")
     results: dict[str, dict[str, float]] = {}
     for space in ("lenet-300-100", "resnet32"):
         results[f"(A) epoch of {space}"] = epochs(space, repeats)
-    for observations in (25, 100):
-        title = f"(B) proposal, 34 dimensions, {observations} observations"
-        results[title] = proposals(observations, 34, max(3, repeats // 2))
-    results["(C) storage"] = storage(repeats)
+    results["(B) storage"] = storage(repeats)
     reference = results["(A) epoch of resnet32"]["snas"]
     for title, times in results.items():
         base = times.get("plain PyTorch, no masks", reference)
@@ -154,11 +123,7 @@ def main() -> None:
         print(title)
         for name, seconds in times.items():
             print(f"  {name:<28}{seconds * 1e3:>10.1f} ms {seconds / base:>9.3f} {unit}")
-    target = Path(__file__).parent / "results"
-    target.mkdir(exist_ok=True)
-    (target / "overheads.json").write_text(
-        json.dumps({"environment": environment, "seconds": results}, indent=2) + "\n"
-    )
+    save("overheads", results, about=about)
 
 
 if __name__ == "__main__":

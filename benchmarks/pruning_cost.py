@@ -15,16 +15,11 @@ Prints a table and writes benchmarks/results/pruning_cost.json.
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from timing import cpu_seconds_of, header, highest_memory, in_child, interleaved, print_header, save
 from torch import nn
 from torch.nn import functional
 
@@ -33,24 +28,11 @@ from snas.masks import Masks, choose
 from snas.pruning.allocations import global_by_score, kept_from_density, uniform
 from snas.pruning.scores import Batch, scores
 from snas.search_spaces.base import SearchSpace, spaces
-from snas.training.devices import choose_device, environment
 
 DENSITY = 0.05
 # A pass of 128 images through wrn-28-10 takes a minute or two on one CPU core. The score's work beyond the passes and
 # its memory beyond the activations do not depend on the batch: fewer images make both ratios larger.
 BATCHES = {"vgg16": 128, "wrn-28-10": 16}
-
-
-def interleaved(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each job, run in turn after one round that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    for round_number in range(repeats + 1):
-        for name, job in jobs.items():
-            start = time.process_time()
-            job()
-            if round_number:
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def generator(seed: int) -> torch.Generator:
@@ -98,30 +80,23 @@ def passes(name: str, repeats: int) -> dict[str, float]:
             "SNIP score": lambda: scores.get("snip")(model, space.layers, batch, generator=generator(4)),
         },
         repeats,
+        measure=cpu_seconds_of,
     )
 
 
 def peak(name: str, job: str, threads: int) -> int:
     """Bytes at the peak of a fresh process that does one job."""
-    command = [sys.executable, __file__, "--measure", name, job, "--threads", str(threads)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return in_child(__file__, "--measure", name, job, "--threads", str(threads))
 
 
 def measure(name: str, job: str) -> int:
-    """Do the job; return this process's highest resident memory in bytes.
-
-    From Linux's VmHWM, which belongs to this program alone; getrusage also counts what the parent had when it started.
-    """
+    """Do the job; return this process's highest resident memory in bytes."""
     space, model, batch = network(name)
     if job == "training step":
         train(model, batch)
     elif job == "SNIP":
         prune(space, model, batch)
-    status = Path("/proc/self/status").read_text()
-    found = re.search(r"VmHWM:\s*(\d+) kB", status)
-    if not found:
-        raise SystemExit("this benchmark reads VmHWM from /proc/self/status, which is not there")
-    return int(found[1]) * 1024
+    return highest_memory()
 
 
 def memory(name: str, repeats: int, threads: int) -> dict[str, float]:
@@ -156,6 +131,7 @@ def choosing(name: str, repeats: int) -> dict[str, float]:
             "given, all scores equal": lambda: choose(equal, given, generator=generator(2)),
         },
         repeats,
+        measure=cpu_seconds_of,
     )
 
 
@@ -169,9 +145,8 @@ def main() -> None:
     if options.measure:
         sys.stdout.write(str(measure(*options.measure)))
         return
-    about = {**environment(choose_device("cpu")), "threads": options.threads}
-    print(", ".join(f"{key} {value}" for key, value in about.items()))
-    print(f"32x32 colour images, density {DENSITY}; medians of {options.repeats} interleaved repeats\n")
+    about = header()
+    print_header(about, f"32x32 colour images, density {DENSITY}; medians of {options.repeats} interleaved repeats")
     results: dict[str, dict[str, float]] = {}
     for name, batch in BATCHES.items():
         times = results[f"(A) CPU seconds, {name}, batch {batch}"] = passes(name, options.repeats)
@@ -189,9 +164,7 @@ def main() -> None:
     print("(C) masks of 36.5 million weights (wrn-28-10)")
     for job, seconds in times.items():
         print(f"  {job:<28}{seconds:>10.2f} s")
-    target = Path(__file__).parent / "results"
-    target.mkdir(exist_ok=True)
-    (target / "pruning_cost.json").write_text(json.dumps({"environment": about, "results": results}, indent=2) + "\n")
+    save("pruning_cost", results, about=about)
 
 
 if __name__ == "__main__":
