@@ -6,14 +6,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Ctrl-C in a search is answered by the search: it says how to resume.
 export PIP_REQUIRE_VIRTUALENV := 1
 
-.PHONY: help search test slow lint types wheel check bench bench-strategies clean
+.PHONY: help search test slow lint types wheel check bench bench-overheads bench-strategies clean
 
 help:
 	@echo "make search   search sparse ResNet-32s on real images and print the leaderboard (about 3 minutes)"
 	@echo "make test     run the tests"
 	@echo "make slow     run the tests that take longer"
 	@echo "make check    lint, types, tests, and the wheel in a fresh environment"
-	@echo "make bench    overheads and the cost of pruning, as ratios against plain PyTorch (about 6 minutes)"
+	@echo "make bench    speed and memory, as ratios against Ray Tune and plain PyTorch (under 20 minutes on two cores)"
+	@echo "make bench-overheads    what a search adds to training, and the cost of pruning (about 6 minutes)"
 	@echo "make bench-strategies   strategies on objectives that cost nothing (about 10 minutes)"
 	@echo "make clean    remove the virtual environment and everything built"
 
@@ -29,6 +30,10 @@ $(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
 
 $(VENV)/developing: $(VENV)/installed
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/benchmarking: $(VENV)/developing
+	$(PIP) install --constraint constraints.txt --editable '.[ray]'
 	@touch $@
 
 search: $(VENV)/installed
@@ -62,7 +67,10 @@ wheel: $(VENV)/developing
 
 check: lint types test wheel
 
-bench: $(VENV)/developing
+bench: $(VENV)/benchmarking
+	$(BIN)/python benchmarks/run.py
+
+bench-overheads: $(VENV)/developing
 	$(BIN)/python benchmarks/overheads.py
 	$(BIN)/python benchmarks/pruning_cost.py
 
