@@ -15,7 +15,7 @@ from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.catalog import open_space, require_fit
 from snas.seeds import Stream, derive
 from snas.settings import Settings
-from snas.training.devices import choose_device, environment, set_threads
+from snas.training.devices import choose_device, choose_precision, environment, set_threads
 from snas.training.task import Task
 
 EPOCH_RULE = "last"  # results are those after the last epoch; none is picked by its score
@@ -125,7 +125,9 @@ def open_bench(
     task = Task(
         space=space,
         data=split,
-        rule=settings.rule(default_lr=space.learning_rate),
+        rule=settings.rule(
+            default_lr=space.learning_rate, precision=choose_precision(settings.precision, device, space.layers)
+        ),
         initialization=settings.init,
         rescale={"auto": None, "on": True, "off": False}[settings.rescale],
         device=device,

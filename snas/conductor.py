@@ -114,17 +114,26 @@ class Conductor:
             return self._promote(*promotion)
         return None
 
-    def take(self, report: Report | Failure) -> None:
-        """File a report or failure in the registry, then tell the listener."""
+    def take(self, reports: Sequence[Report | Failure]) -> None:
+        """File reports and failures in the registry, all or none; then tell the listener."""
+        with self._registry.together():
+            for report in reports:
+                if isinstance(report, Failure):
+                    self._registry.set_status(self._ids[report.trial], report.status, reason=report.reason)
+                else:
+                    self._registry.record(self._ids[report.trial], report, status=self._status_after(report))
+        for report in reports:
+            self._take_note(report)
+
+    def _take_note(self, report: Report | Failure) -> None:
+        """Remember what was filed, and tell the listener."""
         number = report.trial
         if isinstance(report, Failure):
-            self._registry.set_status(self._ids[number], report.status, reason=report.reason)
             self._update(number, report.status)
             self._out.discard(number)
             self._listener.on_failure(number, report.status, report.reason)
             return
         status = self._status_after(report)
-        self._registry.record(self._ids[number], report, status=status)
         self._checksums[number] = report.mask_checksum
         self._update(number, status, {report.epoch: report.validation_accuracy})
         if status is not Status.RUNNING:
@@ -170,7 +179,7 @@ class Conductor:
         )
         if densities.empty_layers:
             reason = f"layer {densities.empty_layers[0]!r} keeps none of its weights"
-            self.take(Failure(number, Status.REFUSED, reason))
+            self.take([Failure(number, Status.REFUSED, reason)])
         return number
 
     def _next_point(self, number: int, seed: int) -> Start:

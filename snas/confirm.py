@@ -126,18 +126,23 @@ class Repeats:
             mask_checksum=checksum,
         )
 
-    def take(self, report: Report | Failure) -> None:
-        """File a report or failure in the registry, then tell the listener."""
-        number, repeat = self._out[report.trial]
-        if isinstance(report, Failure):
-            self._registry.set_status(report.trial, report.status, reason=report.reason)
-            self._listener.on_failure(number, report.status, f"on fresh seed {repeat}: {report.reason}")
-            return
-        status = Status.FINISHED if report.epoch >= self._epochs else Status.RUNNING
-        self._registry.record(report.trial, report, status=status)
-        self.epochs_trained += 1
-        told = replace(report, trial=number)
-        self._listener.on_repeat_report(number, repeat, told, epochs_trained=self.epochs_trained)
+    def take(self, reports: Sequence[Report | Failure]) -> None:
+        """File reports and failures in the registry, all or none; then tell the listener."""
+        with self._registry.together():
+            for report in reports:
+                if isinstance(report, Failure):
+                    self._registry.set_status(report.trial, report.status, reason=report.reason)
+                else:
+                    status = Status.FINISHED if report.epoch >= self._epochs else Status.RUNNING
+                    self._registry.record(report.trial, report, status=status)
+        for report in reports:
+            number, repeat = self._out[report.trial]
+            if isinstance(report, Failure):
+                self._listener.on_failure(number, report.status, f"on fresh seed {repeat}: {report.reason}")
+                continue
+            self.epochs_trained += 1
+            told = replace(report, trial=number)
+            self._listener.on_repeat_report(number, repeat, told, epochs_trained=self.epochs_trained)
 
     def _add(self, record: TrainingRecord, repeat: int, seed: int) -> int:
         point = np.zeros(0) if record.point is None else record.point

@@ -84,7 +84,7 @@ class Registry:
     def use_environment(self, environment: Mapping[str, Any]) -> None:
         """Note with every epoch recorded from now on where it was trained: versions, device, threads."""
         content = dump(environment)
-        with self._transaction():
+        with self.together():
             self._db.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
         self._environment = self._query("SELECT id FROM environments WHERE content = ?", content)[0]["id"]
 
@@ -112,7 +112,7 @@ class Registry:
         self, name: str, *, identity: Mapping[str, Any], samples: int, environment: Mapping[str, Any]
     ) -> Study:
         """Store a new study."""
-        with self._transaction():
+        with self.together():
             self._db.execute(
                 "INSERT INTO studies (name, created, identity, samples, environment) VALUES (?, ?, ?, ?, ?)",
                 (name, _now(), dump(identity), samples, dump(environment)),
@@ -124,7 +124,7 @@ class Registry:
 
     def set_samples(self, study: Study, samples: int) -> Study:
         """Let a study try so many candidates at least; fewer than before change nothing."""
-        with self._transaction():
+        with self.together():
             # Another process may have let it grow further meanwhile.
             self._db.execute("UPDATE studies SET samples = max(samples, ?) WHERE id = ?", (samples, study.id))
         return self.find_study(study.name) or study
@@ -142,7 +142,7 @@ class Registry:
     ) -> int:
         """Store a proposed candidate, or that one is trained again on a fresh seed; returns its training id."""
         values = (seed, dump(point.tolist()), dump(kept), dump(traits or {}), Status.RUNNING, _now())
-        with self._transaction():
+        with self.together():
             cursor = self._db.execute(
                 "INSERT INTO trainings (study_id, number, repeat, seed, point, kept, traits, status, created) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -167,7 +167,7 @@ class Registry:
 
     def add_entry(self, entry: Entry) -> Entry:
         """Store an entry, or return the one that is stored under its key."""
-        with self._transaction():
+        with self.together():
             self._insert(entry)
         return read_entry(self._query("SELECT * FROM entries WHERE key = ?", entry.key)[0])
 
@@ -181,7 +181,7 @@ class Registry:
             How many were added, and how many were known with other figures.
         """
         added = changed = 0
-        with self._transaction():
+        with self.together():
             for entry in entries:
                 if self._insert(entry):
                     added += 1
@@ -191,7 +191,7 @@ class Registry:
 
     def set_search_cost(self, entry: Entry, *, epochs: int, seconds: float) -> Entry:
         """Update what the search for an entry took; a resumed search has cost more."""
-        with self._transaction():
+        with self.together():
             self._db.execute(
                 "UPDATE entries SET search_epochs = ?, search_seconds = ? WHERE id = ?", (epochs, seconds, entry.id)
             )
@@ -213,7 +213,7 @@ class Registry:
         """Mark the study's entries that are not `current`: a study that grew may have another winner."""
         kept = [entry.id for entry in current]
         marks = ", ".join("?" * len(kept))
-        with self._transaction():
+        with self.together():
             self._db.execute(
                 f"UPDATE entries SET superseded = id NOT IN ({marks}) "
                 "WHERE study_id = ? AND key NOT LIKE '% @epochs %'",
@@ -231,7 +231,7 @@ class Registry:
 
     def add_run(self, entry: Entry, number: int, *, seed: int) -> int:
         """Store that seed `number` of an entry is going to be trained; returns its training id."""
-        with self._transaction():
+        with self.together():
             cursor = self._db.execute(
                 "INSERT INTO trainings (entry_id, number, seed, kept, status, created) VALUES (?, ?, ?, '{}', ?, ?)",
                 (entry.id, number, seed, Status.RUNNING, _now()),
@@ -244,7 +244,7 @@ class Registry:
         """Store one epoch and the status after it. An epoch that is stored already is left as it is."""
         values = (report.epoch, report.train_loss, report.train_accuracy, report.validation_loss)
         rest = (report.validation_accuracy, report.seconds)
-        with self._transaction():
+        with self.together():
             self._db.execute(
                 f"INSERT OR IGNORE INTO reports (training_id, {_REPORT_COLUMNS}, recorded, environment_id) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -259,17 +259,17 @@ class Registry:
 
     def set_status(self, training_id: int, status: Status, *, reason: str | None = None) -> None:
         """Store where a network stands, and why."""
-        with self._transaction():
+        with self.together():
             self._db.execute("UPDATE trainings SET status = ?, reason = ? WHERE id = ?", (status, reason, training_id))
 
     def set_kept(self, training_id: int, kept: Mapping[str, int]) -> None:
         """Store the layers' kept weights, once they are known."""
-        with self._transaction():
+        with self.together():
             self._db.execute("UPDATE trainings SET kept = ? WHERE id = ?", (dump(kept), training_id))
 
     def finish(self, training_id: int, *, test_loss: float | None, test_accuracy: float | None) -> None:
         """Store the test result of a fully trained network (None where the data have no test split)."""
-        with self._transaction():
+        with self.together():
             self._db.execute(
                 "UPDATE trainings SET status = ?, test_loss = ?, test_accuracy = ? WHERE id = ?",
                 (Status.FINISHED, test_loss, test_accuracy, training_id),
@@ -321,7 +321,7 @@ class Registry:
         self._db.execute("PRAGMA foreign_keys = ON")
 
     def _migrate_all(self) -> None:
-        with self._transaction():
+        with self.together():
             # Read under the lock: another process may have brought the file up to date while we waited for it.
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if 0 < version < len(MIGRATIONS):
@@ -342,7 +342,11 @@ class Registry:
         os.replace(part, backup)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
+        """Store all that is stored inside, or nothing of it if an error comes between."""
+        if self._db.in_transaction:
+            yield
+            return
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 from snas.budget import Budget
 from snas.checks import (
@@ -22,7 +22,7 @@ from snas.checks import (
 from snas.densities import check_density
 from snas.errors import InputError
 from snas.initialization import RULES, require_rule
-from snas.training.rule import Augmentation, OptimizerName, Precision, Schedule, TrainingRule
+from snas.training.rule import Augmentation, OptimizerName, Precision, PrecisionChoice, Schedule, TrainingRule
 
 AUTO_TRAINS = ("static", "set", "rigl")  # what --train auto chooses from
 _RULE = {item.name: item for item in fields(TrainingRule)}
@@ -65,7 +65,11 @@ class Settings:
     schedule: Schedule = _rule("schedule")
     label_smoothing: float = _rule("label_smoothing")
     augment: Augmentation = _rule("augment")
-    precision: Precision = _rule("precision")
+    precision: PrecisionChoice = option(
+        "auto",
+        "Arithmetic of the forward pass; weights stay in float32. auto: bf16 for convolutions where it is faster.",
+        panel=TRAINING,
+    )
     init: str = option(
         "he", f"Initial weights: {', '.join(RULES)}; normal:STD and truncated:STD set the deviation.", panel=TRAINING
     )
@@ -94,13 +98,14 @@ class Settings:
         require_rule(self.init)
         require_choice("rescale", self.rescale, ("auto", "on", "off"))
         require_choice("kernel", self.kernel, ("auto", "dense", "sparse"))
+        require_choice("precision", self.precision, get_args(PrecisionChoice))
         self.rule(default_lr=0.1)
 
-    def rule(self, *, default_lr: float) -> TrainingRule:
-        """The training rule; `default_lr` serves where no learning rate was set."""
+    def rule(self, *, default_lr: float, precision: Precision = "fp32") -> TrainingRule:
+        """The training rule; `default_lr` serves where no learning rate was set, and `precision` is what was chosen."""
         values = {name: getattr(self, name) for name in _RULE}
         values["lr"] = default_lr if self.lr is None else self.lr
-        return TrainingRule(**values)
+        return TrainingRule(**values | {"precision": precision})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +189,12 @@ class SearchSettings(Settings):
         shown="dense,snip,ldi; inside a budget erk too, and what --train names",
         panel=RUN,
     )
-    evaluator: str = option("serial", "What trains the candidates.", panel=RUN)
+    evaluator: str = option(
+        "auto", "What trains the candidates: serial, stacked (side by side); auto: what suits them.", panel=RUN
+    )
+    slots: int | None = option(
+        None, "Candidates that train side by side.", shown="what memory and processor allow", panel=RUN
+    )
     name: str | None = option(
         None, "Name of the study; the same name resumes it.", shown="from the settings", panel=RUN
     )
@@ -197,6 +207,8 @@ class SearchSettings(Settings):
         require_integer("confirm", self.confirm, 0, 1000)
         require_integer("confirm-seeds", self.confirm_seeds, 0, 1000)
         require_integer("front", self.front, 1, 1000)
+        if self.slots is not None:
+            require_integer("slots", self.slots, 1, 1024)
         for name in ("floor", "cap", "pin"):
             given = {
                 layer: read_density(str(value), f"{name} of layer {layer!r}")

@@ -90,9 +90,9 @@ def run_search(
         screen=_screen(registry, study, bench, settings, plan, listener),
     )
     checkpoints = Checkpoints(registry.files / study.name)
-    evaluator = evaluators.get(settings.evaluator)(bench.task, checkpoints)
-    for report in evaluator.run(conductor):
-        conductor.take(report)
+    evaluator = evaluators.get(settings.evaluator)(bench.task, checkpoints, slots=settings.slots)
+    for reports in evaluator.run(conductor):
+        conductor.take(reports)
     for trial in conductor.history:
         if trial.status is Status.FINISHED:  # a kill may have come between its last report and this
             checkpoints.drop(candidate_key(trial.number))
@@ -108,8 +108,8 @@ def run_search(
             epochs=settings.epochs,
             listener=listener,
         )
-        for report in evaluator.run(repeats):
-            repeats.take(report)
+        for reports in evaluator.run(repeats):
+            repeats.take(reports)
         for record in registry.repeats(study):
             if record.status is Status.FINISHED:
                 checkpoints.drop(candidate_key(record.number, record.repeat))

@@ -336,16 +336,16 @@ def test_a_candidate_that_fails_on_a_fresh_seed_is_not_the_winner(monkeypatch):
         winner = registry.find_entry(plain.best.id).candidate
         (study,) = registry.studies()
         chosen = near_top(registry.candidates(study), 2, costs={})
-    from snas.evaluators import serial
+    from snas.evaluators import parked
 
-    real = serial.Training
+    real = parked.Training
 
     def training(*arguments, key, **options):
         if key == f"trial-{winner}-repeat-2":
             raise FailedError("loss is nan")
         return real(*arguments, key=key, **options)
 
-    monkeypatch.setattr(serial, "Training", training)
+    monkeypatch.setattr(parked, "Training", training)
     told = Told()
     result = search(confirm=2, confirm_seeds=2, listener=told)
     assert told.failures == [(winner, "on fresh seed 2: loss is nan")]

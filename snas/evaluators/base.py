@@ -6,7 +6,7 @@ the registry: the search records each report before the evaluator goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,12 +76,33 @@ class Feed(Protocol):
 class Evaluator(Protocol):
     """Trains candidates and yields reports as they come."""
 
-    def run(self, feed: Feed) -> Iterator[Report | Failure]:
-        """Work until the feed is dry. Yields a report per epoch; a job ends with the report of its last epoch or with a
-        failure."""
+    def run(self, feed: Feed) -> Iterator[Sequence[Report | Failure]]:
+        """Work until the feed is dry.
+
+        Yields reports, one per epoch of a job, which ends with the report of its last epoch or with a failure. Those
+        that come together are filed together, or not at all if the process dies, in the order of their trials.
+        """
         ...
 
 
-EvaluatorFactory = Callable[["Task", "Checkpoints"], Evaluator]
+class EvaluatorFactory(Protocol):
+    """Makes an evaluator of a study."""
 
-evaluators: Family[EvaluatorFactory] = Family("evaluator", group="snas.evaluators", modules=("snas.evaluators.serial",))
+    def __call__(self, task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> Evaluator:
+        """
+        Args:
+            task: what the study's networks share.
+            checkpoints: where unfinished networks are kept.
+            slots: how many networks to train at a time; None for what suits the machine.
+
+        Raises:
+            InputError: if the evaluator cannot train these networks, or not so many at a time.
+        """
+        ...
+
+
+evaluators: Family[EvaluatorFactory] = Family(
+    "evaluator",
+    group="snas.evaluators",
+    modules=("snas.evaluators.serial", "snas.evaluators.stacked", "snas.evaluators.auto"),
+)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from snas.errors import FailedError, RefusedError
+from snas.errors import FailedError, InputError, RefusedError
 from snas.evaluators.base import Failure, Feed, Job, evaluators
+from snas.evaluators.parked import Parked
 from snas.training.checkpoints import Checkpoints
-from snas.training.task import Task, Training
+from snas.training.task import Task
 from snas.trials import Report, Status
 
 
@@ -15,27 +16,22 @@ from snas.trials import Report, Status
 class SerialEvaluator:
     """One candidate at a time, in this process; the same seed gives the same result to the bit on a CPU."""
 
-    def __init__(self, task: Task, checkpoints: Checkpoints) -> None:
+    def __init__(self, task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> None:
+        if slots not in (None, 1):
+            raise InputError(f"slots is {slots}, but evaluator 'serial' trains one network at a time; leave slots out")
         self._task = task
         self._checkpoints = checkpoints
+        self._parked = Parked(task, checkpoints)
 
-    def run(self, feed: Feed) -> Iterator[Report | Failure]:
+    def run(self, feed: Feed) -> Iterator[Sequence[Report | Failure]]:
         """Train jobs one after another until the feed is dry."""
         while (job := feed.next()) is not None:
-            yield from self._train(job)
+            yield from ((report,) for report in self.train(job))
 
-    def _train(self, job: Job) -> Iterator[Report | Failure]:
+    def train(self, job: Job) -> Iterator[Report | Failure]:
+        """Train one job."""
         try:
-            training = Training(
-                self._task.of(job.space),
-                job.method,
-                job.densities,
-                seed=job.seed,
-                key=job.key,
-                checkpoints=self._checkpoints,
-                mask_checksum=job.mask_checksum,
-                measured=job.measured and job.start == 0,
-            )
+            training = self._parked.open(job)
             for epoch in training.run(start=job.start, until=job.until):
                 yield training.report(epoch, job.trial)
         except RefusedError as error:
@@ -46,3 +42,5 @@ class SerialEvaluator:
         else:
             if job.until >= self._task.rule.epochs:
                 self._checkpoints.drop(job.key)
+            else:
+                self._parked.park(job, training)

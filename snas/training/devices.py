@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 import snas
+from snas.densities import Layer
 from snas.errors import InputError
+from snas.training.rule import Precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -46,6 +50,53 @@ def set_threads(threads: int | None) -> int:
     if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on the device, or on the machine for the CPU; None where nobody tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError):
+        return None  # not Linux
+
+
+def choose_precision(precision: str, device: torch.device, layers: Sequence[Layer]) -> Precision:
+    """The arithmetic that "auto" stands for: "bf16" for networks with convolutions where the device multiplies bfloat16
+    faster, else "fp32". Weights, gradients' sums and the optimizer stay in single precision either way.
+
+    Args:
+        precision: "auto", "fp32" or "bf16".
+        device: where networks are trained.
+        layers: of the network; one that is used at several positions is a convolution or recurrent.
+    """
+    if precision != "auto":
+        return cast(Precision, precision)
+    convolutions = any(len(layer.shape) > 2 for layer in layers)
+    return "bf16" if convolutions and multiplies_bfloat16(device) else "fp32"
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool({"avx512_bf16", "amx_bf16", "bf16"} & _processor_flags())
+
+
+@cache
+def _processor_flags() -> frozenset[str]:
+    """What the processor says it can; empty where nobody tells (not Linux)."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass  # not Linux: nothing is claimed
+    return frozenset()
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Schedule = Literal["cosine", "step", "constant"]
 Augmentation = Literal["auto", "on", "off"]
 Precision = Literal["fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
 OptimizerName = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"]
 
 

@@ -125,19 +125,38 @@ class Training:
             FailedError: if training diverges or the network's code raises.
             SnasError: if a checkpoint cannot be written.
         """
-        if start:
-            state = self._checkpoints.load(self.key, start)
-            if state is not None:
-                self.session.load_tensors(state, start)
+        self.restore(start)
         while self.session.epoch < until:
             with network_at_fault():
                 epoch = self.session.train_epoch()
-                tensors = self.session.tensors()
             if epoch.number <= start:
                 continue
-            self._checkpoints.save(self.key, epoch.number, tensors)
+            self.save()
             yield epoch
-            self._checkpoints.drop(self.key, before=epoch.number)
+            self.forget()
+
+    def restore(self, start: int) -> None:
+        """Go on from the checkpoint of `start` epochs, unless the network stands there already or it is lost."""
+        if start and self.session.epoch != start:
+            state = self._checkpoints.load(self.key, start)
+            if state is not None:
+                self.session.load_tensors(state, start)
+
+    def save(self) -> None:
+        """Write a checkpoint of the network as it is now."""
+        with network_at_fault():
+            tensors = self.session.tensors()
+        self._checkpoints.save(self.key, self.session.epoch, tensors)
+
+    def forget(self) -> None:
+        """Drop the checkpoints of fewer epochs than now; call it when these are recorded."""
+        self._checkpoints.drop(self.key, before=self.session.epoch)
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory the network and its optimizer take between two epochs."""
+        masks = sum(2 * mask.numel() for mask in self.session.masks.values())
+        return masks + sum(tensor.nbytes for tensor in self.session.tensors().values())
 
     @property
     def densities(self) -> Densities:

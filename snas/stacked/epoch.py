@@ -1,0 +1,96 @@
+"""One epoch of several sessions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from snas.errors import FailedError, RefusedError
+from snas.stacked.stack import Stack
+from snas.training.session import Epoch, Session
+
+Outcome = Epoch | RefusedError | FailedError
+
+
+def train_epoch(
+    stack: Stack, sessions: Sequence[Session], *, at_fault: Callable[[], AbstractContextManager[None]]
+) -> list[Outcome]:
+    """Train each session's next epoch: forward and backward passes side by side, all else by the sessions themselves.
+
+    Every session has its own order of examples, learning rate, epoch number, mask and optimizer, as if it were alone:
+    its losses equal those of `Session.train_epoch` to the order of floating-point operations, whoever stands beside it.
+
+    Args:
+        stack: of their architecture.
+        sessions: they share data and rule.
+        at_fault: makes errors of a network's own code FailedErrors.
+
+    Returns:
+        What came of each: its epoch, or why it ended.
+    """
+    start = perf_counter()
+    outcomes: dict[int, Outcome] = {}
+    begun, orders = [], []
+    for place, session in enumerate(sessions):
+        try:
+            with at_fault():
+                orders.append(session.begin_epoch())
+            begun.append(place)
+        except (RefusedError, FailedError) as error:
+            outcomes[place] = error
+    if begun:
+        running = [sessions[place] for place in begun]
+        stack.bind([session.model for session in running])
+        totals = _train(stack, running, orders)
+        steps = len(orders[0][0])
+        each = (perf_counter() - start) / len(running)
+        for place, session, (loss, accuracy) in zip(begun, running, totals, strict=True):
+            try:
+                with at_fault():
+                    outcomes[place] = session.end_epoch(steps, loss, accuracy, start=perf_counter() - each)
+            except (RefusedError, FailedError) as error:
+                outcomes[place] = error
+    return [outcomes[place] for place in range(len(sessions))]
+
+
+def _train(
+    stack: Stack, sessions: Sequence[Session], orders: Sequence[tuple[list[Tensor], torch.Generator]]
+) -> list[tuple[float, float]]:
+    """Train the epoch that the sessions began; return each one's mean loss and accuracy."""
+    first = sessions[0]
+    stack.train()
+    steps = len(orders[0][0])
+    totals = torch.zeros(2, len(sessions), device=first.device)
+    for index in range(steps):
+        x, y = _examples(sessions, orders, index)
+        with first.precision():
+            logits = stack(x)
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=first.rule.label_smoothing
+        ).view_as(y)
+        stack.backward(losses.mean(0).sum())
+        for session in sessions:
+            session.take_step(index, steps)
+        with torch.no_grad():
+            totals += torch.stack((losses.detach().sum(0), (logits.argmax(2) == y).sum(0)))
+    return [(loss, accuracy) for loss, accuracy in (totals / len(first.data.train.y)).t().tolist()]
+
+
+def _examples(
+    sessions: Sequence[Session], orders: Sequence[tuple[list[Tensor], torch.Generator]], index: int
+) -> tuple[Tensor, Tensor]:
+    """The sessions' batches number `index`, shapes (batch, sessions, *example) and (batch, sessions)."""
+    if any(session.augments for session in sessions):
+        pairs = [
+            session.examples(batches[index], generator)
+            for session, (batches, generator) in zip(sessions, orders, strict=True)
+        ]
+        return torch.stack([x for x, _ in pairs], 1), torch.stack([y for _, y in pairs], 1)
+    chosen = torch.stack([batches[index] for batches, _ in orders], 1)
+    arrays = sessions[0].data.train
+    return arrays.x[chosen], arrays.y[chosen]

@@ -1,0 +1,219 @@
+"""Networks of one architecture side by side: one forward and one backward pass for all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from snas.errors import SnasError
+from snas.stacked.twins import TWINS, Twin
+from snas.training.session import full_precision
+
+Structure = tuple[tuple[str, str], ...]
+_TOLERANCE = 1e-9  # relative, in double precision
+
+
+class Unstackable(SnasError):
+    """A network that cannot be trained in a stack; the message says why, without the network's name."""
+
+
+class Stack:
+    """Several networks' parameters and buffers as one set of tensors, and the network that computes with them.
+
+    The networks stay whole: their parameters become views of the stack's tensors, so that whatever optimizers, masks,
+    checkpoints and validations do to one of them is done to the stack.
+
+    Attributes:
+        leaves: parameter -> the networks' values together, shape (slots, *shape); gradients come here.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: Sequence[int]) -> None:
+        """Make ready for networks like `model`, which is left as it is.
+
+        Raises:
+            Unstackable: if a layer has no twin, or networks side by side do not compute what each computes alone.
+        """
+        _require_plain(model)
+        self._structure = structure(model)
+        self._twins: dict[str, Twin] = {}
+        self._network = self._with_twins(copy.deepcopy(model))
+        self._paths = [name for name, _ in model.named_parameters()]
+        self._buffers = [name for name, _ in model.named_buffers()]
+        self.leaves: dict[str, Tensor] = {}
+        self._members: list[nn.Module] = []
+        self._parameters: dict[str, list[nn.Parameter]] = {}
+        self._prove(model, tuple(input_shape))
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether a network is of the stack's architecture."""
+        return structure(model) == self._structure
+
+    def bind(self, models: Sequence[nn.Module]) -> None:
+        """Put networks side by side, in this order. Their parameters and buffers are views from now on.
+
+        Those of networks that were in the stack before stay views of what was the stack then.
+        """
+        self._members = list(models)
+        parameters = [dict(model.named_parameters()) for model in models]
+        self.leaves = {}
+        for name in self._paths:
+            together = torch.stack([own[name].detach() for own in parameters])
+            for own, view in zip(parameters, together.unbind(), strict=True):
+                own[name].data = view
+            self._hand(name, together.detach().requires_grad_())
+            self.leaves[name] = self._tensor(name)
+        buffers = [dict(model.named_buffers()) for model in models]
+        for name in self._buffers:
+            together = torch.stack([own[name] for own in buffers])
+            path, _, last = name.rpartition(".")
+            for model, view in zip(models, together.unbind(), strict=True):
+                setattr(model.get_submodule(path), last, view)
+            self._hand(name, together)
+        self._parameters = {name: [own[name] for own in parameters] for name in self._paths}
+        for twin in self._twins.values():
+            twin.slots = len(models)
+
+    def release(self) -> None:
+        """Let all networks go."""
+        for model in self._members:
+            make_own(model)
+        self._members, self.leaves, self._parameters = [], {}, {}
+        for twin in self._twins.values():
+            twin.own.clear()
+
+    def train(self, mode: bool = True) -> None:
+        """Choose training or evaluation mode."""
+        self._network.train(mode)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute the networks' outputs for their own inputs.
+
+        Args:
+            x: shape (batch, slots, *input_shape).
+
+        Returns:
+            Shape (batch, slots, classes), in float32 or more.
+        """
+        batch, slots, first, *rest = x.shape
+        out: Tensor = self._network(x.reshape(batch, slots * first, *rest))
+        return full_precision(out).reshape(batch, slots, -1)
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of the sum of the networks' losses; each network's parameters have their own then."""
+        for leaf in self.leaves.values():
+            leaf.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        for name, leaf in self.leaves.items():
+            gradients = [None] * len(self._members) if leaf.grad is None else leaf.grad.unbind()
+            for own, gradient in zip(self._parameters[name], gradients, strict=True):
+                own.grad = gradient
+
+    def _with_twins(self, model: nn.Module, path: str = "") -> nn.Module:
+        make = TWINS.get(type(model))
+        if make is not None:
+            self._twins[path] = make(model)
+            return self._twins[path]
+        for name, child in list(model.named_children()):
+            setattr(model, name, self._with_twins(child, f"{path}.{name}".lstrip(".")))
+        return model
+
+    def _hand(self, name: str, value: Tensor) -> None:
+        path, _, last = name.rpartition(".")
+        self._twins[path].own[last] = value
+
+    def _tensor(self, name: str) -> Tensor:
+        path, _, last = name.rpartition(".")
+        return self._twins[path].own[last]
+
+    def _prove(self, model: nn.Module, input_shape: tuple[int, ...]) -> None:
+        """Compare two networks side by side with each alone, forward and backward, in double precision."""
+        generator = torch.Generator().manual_seed(0)
+        device = next(model.parameters()).device
+        members = [_disturbed(copy.deepcopy(model), generator) for _ in range(2)]
+        alone = copy.deepcopy(members)
+        x = torch.randn(2, 2, *input_shape, dtype=torch.float64, generator=generator).to(device)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.bind(members)
+                self.train()
+                together = self(x)
+                self.backward(together.square().sum())
+                self.train(False)
+                with torch.no_grad():
+                    evaluated = self(x)
+                for slot, network in enumerate(alone):
+                    out = network.train()(x[:, slot])
+                    out.square().sum().backward()
+                    gradients = zip(
+                        map(_gradient, members[slot].parameters()), map(_gradient, network.parameters()), strict=True
+                    )
+                    with torch.no_grad():
+                        pairs = [(together[:, slot], out), (evaluated[:, slot], network.eval()(x[:, slot])), *gradients]
+                    if not all(_close(a, b) for a, b in pairs):
+                        raise Unstackable("side by side its networks do not compute what each computes alone")
+        except Unstackable:
+            raise
+        except Exception as error:  # whatever the network's code raises, it does not stack
+            text = " ".join(str(error).split())[:200]
+            raise Unstackable(f"its code does not work side by side ({type(error).__name__}: {text})") from error
+        finally:
+            self.train()
+            self.release()
+
+
+def make_own(model: nn.Module) -> None:
+    """Make a network's parameters and buffers its own again, so that it does not hold on to the stack's."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+        parameter.grad = None
+    for name, value in list(model.named_buffers()):
+        path, _, last = name.rpartition(".")
+        setattr(model.get_submodule(path), last, value.clone())
+
+
+def structure(model: nn.Module) -> Structure:
+    """What two networks must have in common to stand in one stack: their modules with all options, and shapes."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return (("", repr(model)), *((name, f"{tuple(value.shape)} {value.dtype}") for name, value in tensors))
+
+
+def _require_plain(model: nn.Module) -> None:
+    """Raise Unstackable for what no twin can stand for."""
+    if len(list(model.named_parameters(remove_duplicate=False))) != len(list(model.parameters())):
+        raise Unstackable("some of its layers share a parameter")
+    for path, module in model.named_modules():
+        where = f"layer {path!r}" if path else "the network itself"
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise Unstackable(f"{where} drops units at random, in an order of its own")
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            raise Unstackable(f"{where} has hooks")
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        if own and type(module) not in TWINS:
+            raise Unstackable(f"{where} is a {type(module).__name__}, which has no twin")
+        if getattr(module, "padding_mode", "zeros") != "zeros":
+            raise Unstackable(f"{where} pads with something else than zeros")
+
+
+def _disturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """The network with other values everywhere, in double precision."""
+    model = model.double()
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point():
+                noise = torch.rand(tensor.shape, dtype=torch.float64, generator=generator).to(tensor.device)
+                tensor.copy_(0.5 * tensor + 0.1 + 0.1 * noise)
+    return model
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    a, b = a.detach(), b.detach()
+    scale = float(b.abs().max()) if b.numel() else 0.0
+    return a.shape == b.shape and bool(((a - b).abs() <= _TOLERANCE * max(scale, 1.0)).all())
