@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import cache, partial
-from itertools import count
 from typing import Any
 from weakref import proxy
 
@@ -85,7 +84,9 @@ def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> b
 def _probe(model: nn.Module, masks: Masks) -> nn.Module:
     """The copy, in evaluation mode and double precision, on the CPU."""
     probe = double_copy(model).eval()
-    places = count(1)
+    masked = list(zip(masks, weights_of(probe, masks.layers), strict=True))
+    weights: dict[int, Tensor] = {id(weight): weight for _, weight in masked}
+    known = {id(weight): masks[name] for name, weight in masked}
     with torch.no_grad():
         for module in probe.modules():
             if isinstance(module, NORMALIZATIONS):
@@ -94,20 +95,23 @@ def _probe(model: nn.Module, masks: Masks) -> nn.Module:
             if isinstance(module, PRUNABLE) and module.bias is not None:
                 module.bias.zero_()
             for own in weights_in(module):
-                own.tensor.copy_(_positive(own.tensor.shape, next(places))).div_(own.tensor[0].numel())
+                weights[id(own.tensor)] = own.tensor
                 if own.bias is not None:
                     own.bias.fill_(GATE_BIAS if isinstance(module, (*LSTMS, *GRUS)) else 0.0)
-        for layer, weight in zip(masks.layers, weights_of(probe, masks.layers), strict=True):
-            mask = masks[layer.name]
-            share = layer.total / layer.shape[0] / units(mask).clamp(min=1)
-            weight.mul_(mask).mul_(share.reshape(-1, *[1] * (mask.ndim - 1)))
+        for place, (key, weight) in enumerate(weights.items(), 1):
+            values = _positive(weight.shape, place)
+            if key not in known:
+                torch.div(values, weight[0].numel(), out=weight)
+            else:
+                kept = units(known[key]).clamp(min=1).reshape(-1, *[1] * (weight.ndim - 1))
+                torch.mul(values, known[key], out=weight).div_(kept)
     return probe
 
 
 @cache
 def _numbers() -> Tensor:
     """Numbers in [0.5, 1.5), so many that it is a prime: rows of weights have other lengths."""
-    return torch.rand(65521, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    return torch.rand(262139, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
 
 
 def _positive(shape: Sequence[int], place: int) -> Tensor:

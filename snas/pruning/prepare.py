@@ -94,9 +94,11 @@ def prepare(
         initialize(model, rule=rule, nonlinearity=nonlinearity, generator=generator)
     if method.isometry != "none":
         enforce_isometry(model, masks, nonlinearity=nonlinearity, norm=method.isometry)
+        masks.apply(model)
     elif (method.rescale if rescale is None else rescale) and not method.starts_dense:
         rescale_by_fan_in(model, masks)
-    masks.apply(model)
+    else:
+        masks.apply(model)
     return Sparse(model, masks, masks.kept, goal)
 
 
