@@ -271,6 +271,8 @@ def measure(
                 found |= {name: by_ray(case, seed, first, reuse=reuse) for name, reuse in rays.items()}
             for name, run in found.items():
                 runs[budget].setdefault(name, []).append(run)
+            told = "; ".join(f"{name} {run.seconds:.1f}" for name, run in found.items())
+            print(f"  seed {seed}, {budget}, in s: {told}", flush=True)
     return {
         budget: {name: summarize(of_one, case.samples) for name, of_one in found.items()}
         for budget, found in runs.items()
