@@ -14,7 +14,7 @@ with momentum 0.9, weight decay 5e-4, cosine learning rate, a validation after e
   start of Ray come before and are told apart. As set up by default, with a process for each trial, and with
   reuse_actors=True, which one has to know of.
 
-The best accuracy is that of validation, of the fully trained candidates, after their last epoch. Memory is what a fresh
+Ratios are medians over the seeds, of pairs. The best accuracy is that of validation, of the fully trained candidates, after their last epoch. Memory is what a fresh
 process (for Ray, with all that it starts) has at its peak above what it has once everything is imported and loaded.
 Prints tables and writes benchmarks/results/candidates.json.
 """
@@ -246,6 +246,7 @@ def summarize(runs: Sequence[Run], samples: int) -> dict[str, Any]:
     seconds = spread([run.seconds for run in runs])
     return {
         "seconds": seconds,
+        "each, seconds": [run.seconds for run in runs],
         "epochs": spread([sum(run.epochs) for run in runs]),
         "seconds per epoch": statistics.median(run.seconds / sum(run.epochs) for run in runs),
         "candidates per hour": samples / seconds["median"] * 3600,
@@ -279,6 +280,12 @@ def measure(
     }
 
 
+def paired(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> float:
+    """The median ratio of their seconds and ours, each pair of one seed and so of one time of the machine."""
+    pairs = zip(theirs["each, seconds"], own["each, seconds"], strict=False)  # Ray has the first seeds alone
+    return statistics.median(other / ours for other, ours in pairs)
+
+
 def ratios(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """How many times faster each of ours is: than its faster plain loop, and than Ray Tune."""
     found = {}
@@ -286,11 +293,8 @@ def ratios(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
         if not name.startswith("snas"):
             continue
         loops = [other for key, other in figures.items() if key.startswith("plain") and key.endswith(f"as {name}")]
-        faster = min(other["seconds"]["median"] for other in loops)
-        found[f"{name} : plain loop"] = faster / own["seconds"]["median"]
-        for key in RAY:
-            if key in figures:
-                found[f"{name} : {key}"] = figures[key]["seconds"]["median"] / own["seconds"]["median"]
+        found[f"{name} : plain loop"] = min(paired(other, own) for other in loops)
+        found |= {f"{name} : {key}": paired(figures[key], own) for key in RAY if key in figures}
     return found
 
 

@@ -122,6 +122,17 @@ def test_candidates_are_the_same_for_all_alternatives(bench):
     assert ratio == pytest.approx(loop["seconds"]["median"] / ours["seconds"]["median"])
 
 
+def test_ratios_are_of_pairs_and_against_the_faster_loop(bench):
+    seconds = {
+        "snas, serial": [1.0, 2.0, 4.0],
+        "plain loop, 2 threads, as snas, serial": [3.0, 8.0, 4.0],
+        "plain loop, 1 threads, as snas, serial": [2.0, 2.0, 6.0],
+        "Ray Tune": [30.0],
+    }
+    figures = {name: {"each, seconds": values} for name, values in seconds.items()}
+    assert bench.candidates.ratios(figures) == {"snas, serial : plain loop": 1.5, "snas, serial : Ray Tune": 30.0}
+
+
 def test_plain_loop_is_given_the_weights_of_the_search(bench):
     case = bench.candidates.Case(samples=3, epochs=1, width=64)
     run = bench.candidates.ours(case, 0, density=0.25)
