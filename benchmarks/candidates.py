@@ -14,8 +14,9 @@ with momentum 0.9, weight decay 5e-4, cosine learning rate, a validation after e
   start of Ray come before and are told apart. As set up by default, with a process for each trial, and with
   reuse_actors=True, which one has to know of.
 
-Ratios are medians over the seeds, of pairs. The best accuracy is that of validation, of the fully trained candidates, after their last epoch. Memory is what a fresh
-process (for Ray, with all that it starts) has at its peak above what it has once everything is imported and loaded.
+Ratios are medians over the seeds, of pairs. The best accuracy is that of validation, of the fully trained candidates,
+after their last epoch. Memory is what a fresh process (for Ray, with all that it starts) has at its peak above what it
+has once everything is imported and loaded.
 Prints tables and writes benchmarks/results/candidates.json.
 """
 
