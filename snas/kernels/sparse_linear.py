@@ -14,8 +14,10 @@ product of compressed rows is. Indices are int32 throughout, which halves what i
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -62,6 +64,33 @@ class Pattern:
             back_offsets=_offsets(columns, mask.shape[1]),
             back_columns=rows[order],
             order=order.int(),
+        )
+
+    @classmethod
+    def beside(cls, patterns: Sequence[Pattern]) -> Pattern:
+        """The pattern of the matrix that has these along its diagonal.
+
+        Example:
+            >>> one = Pattern.of(torch.tensor([[True, False], [True, True]]))
+            >>> Pattern.beside([one, one]).columns.tolist()
+            [0, 0, 1, 2, 2, 3]
+        """
+        rows, columns, kept = (
+            [0, *accumulate(sizes)]
+            for sizes in ([p.shape[0] for p in patterns], [p.shape[1] for p in patterns], [p.kept for p in patterns])
+        )
+        zero = torch.zeros(1, dtype=torch.int32)
+
+        def joined(parts: Iterable[Tensor], shifts: Iterable[int]) -> Tensor:
+            return torch.cat([part + shift for part, shift in zip(parts, shifts, strict=False)])
+
+        return cls(
+            shape=(rows[-1], columns[-1]),
+            offsets=torch.cat((zero, joined((p.offsets[1:] for p in patterns), kept))),
+            columns=joined((p.columns for p in patterns), columns),
+            back_offsets=torch.cat((zero, joined((p.back_offsets[1:] for p in patterns), kept))),
+            back_columns=joined((p.back_columns for p in patterns), rows),
+            order=joined((p.order for p in patterns), kept),
         )
 
     @property
@@ -182,7 +211,7 @@ class _Product(torch.autograd.Function):
         ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, features_first: bool
     ) -> Tensor:
         features = x.t().contiguous()
-        out = _multiply(pattern.offsets, pattern.columns, values, features)
+        out = multiply(pattern.offsets, pattern.columns, values, features)
         if bias is not None:
             out += bias.unsqueeze(1)
         ctx.save_for_backward(features, values)
@@ -198,16 +227,16 @@ class _Product(torch.autograd.Function):
         of_x = of_values = of_bias = None
         if ctx.needs_input_grad[0]:
             turned = values.index_select(0, pattern.order)
-            of_x = _multiply(pattern.back_offsets, pattern.back_columns, turned, errors).t()
+            of_x = multiply(pattern.back_offsets, pattern.back_columns, turned, errors).t()
             of_x = of_x if ctx.features_first else of_x.contiguous()
         if ctx.needs_input_grad[1]:
-            of_values = _sample(pattern, values, errors, features)
+            of_values = sample(pattern, values, errors, features)
         if ctx.needs_input_grad[2]:
             of_bias = errors.sum(1)
         return of_x, of_values, of_bias, None, None
 
 
-def _multiply(offsets: Tensor, columns: Tensor, values: Tensor, features: Tensor) -> Tensor:
+def multiply(offsets: Tensor, columns: Tensor, values: Tensor, features: Tensor) -> Tensor:
     """The matrix in compressed rows times `features`, shape (columns, batch): shape (rows, batch)."""
     if features.dtype == torch.float32:
         out: Tensor = torch.embedding_bag(
@@ -217,7 +246,7 @@ def _multiply(offsets: Tensor, columns: Tensor, values: Tensor, features: Tensor
     return _compressed(offsets, columns, values, (len(offsets) - 1, len(features))) @ features
 
 
-def _sample(pattern: Pattern, values: Tensor, errors: Tensor, features: Tensor) -> Tensor:
+def sample(pattern: Pattern, values: Tensor, errors: Tensor, features: Tensor) -> Tensor:
     """(errors features') at the places; errors: (rows, batch), features: (columns, batch), values: any (kept,)."""
     if not len(values):
         return values.clone()
@@ -244,7 +273,7 @@ def available() -> bool:
     """Whether this build of PyTorch has the sampled product on the CPU (it comes with MKL)."""
     pattern = Pattern.of(torch.ones(1, 1, dtype=torch.bool))
     try:
-        _sample(pattern, torch.ones(1), torch.ones(1, 1), torch.ones(1, 1))
+        sample(pattern, torch.ones(1), torch.ones(1, 1), torch.ones(1, 1))
     except RuntimeError:
         return False
     return True

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snas.errors import FailedError, RefusedError
+from snas.masks import Masks
 from snas.stacked.stack import Stack
 from snas.training.session import Epoch, Session
 
@@ -45,7 +46,7 @@ def train_epoch(
             outcomes[place] = error
     if begun:
         running = [sessions[place] for place in begun]
-        stack.bind([session.model for session in running])
+        stack.bind([session.model for session in running], _masks(running))
         totals = _train(stack, running, orders)
         steps = len(orders[0][0])
         each = (perf_counter() - start) / len(running)
@@ -56,6 +57,16 @@ def train_epoch(
             except (RefusedError, FailedError) as error:
                 outcomes[place] = error
     return [outcomes[place] for place in range(len(sessions))]
+
+
+def _masks(sessions: Sequence[Session]) -> list[Masks] | None:
+    """The sessions' masks, where kept weights may be multiplied alone: masks that stay, float32 on a CPU."""
+    first = sessions[0]
+    plain = first.device.type == "cpu" and first.rule.precision == "fp32"
+    single = all(parameter.dtype == torch.float32 for parameter in first.model.parameters())
+    if plain and single and all(session.still for session in sessions):
+        return [session.masks for session in sessions]
+    return None
 
 
 def _train(

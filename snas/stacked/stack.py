@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from snas.errors import SnasError
-from snas.stacked.twins import TWINS, Twin
+from snas.kernels.sparse_linear import Pattern, available
+from snas.stacked.twins import TWINS, Blocks, LinearTwin, Twin
 from snas.training.session import full_precision
 
 Structure = tuple[tuple[str, str], ...]
+FEW = 1 / 8  # density up to which kept weights alone are multiplied
 _TOLERANCE = 1e-9  # relative, in double precision
 
 
@@ -45,17 +49,25 @@ class Stack:
         self.leaves: dict[str, Tensor] = {}
         self._members: list[nn.Module] = []
         self._parameters: dict[str, list[nn.Parameter]] = {}
+        self._patterns: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._prove(model, tuple(input_shape))
 
     def fits(self, model: nn.Module) -> bool:
         """Whether a network is of the stack's architecture."""
         return structure(model) == self._structure
 
-    def bind(self, models: Sequence[nn.Module]) -> None:
+    def bind(self, models: Sequence[nn.Module], masks: Sequence[Mapping[str, Tensor]] | None = None) -> None:
         """Put networks side by side, in this order. Their parameters and buffers are views from now on.
 
         Those of networks that were in the stack before stay views of what was the stack then.
+
+        Args:
+            models: the networks.
+            masks: of each, layer name -> mask, where they do not move and arithmetic is in single precision on a CPU:
+                layers of which few weights are left are multiplied with these alone, and have no gradients elsewhere.
         """
+        if self._holds(models):
+            return
         self._members = list(models)
         parameters = [dict(model.named_parameters()) for model in models]
         self.leaves = {}
@@ -73,8 +85,10 @@ class Stack:
                 setattr(model.get_submodule(path), last, view)
             self._hand(name, together)
         self._parameters = {name: [own[name] for own in parameters] for name in self._paths}
-        for twin in self._twins.values():
+        for path, twin in self._twins.items():
             twin.slots = len(models)
+            if isinstance(twin, LinearTwin):
+                twin.blocks = self._blocks(path, masks)
 
     def release(self) -> None:
         """Let all networks go."""
@@ -83,6 +97,8 @@ class Stack:
         self._members, self.leaves, self._parameters = [], {}, {}
         for twin in self._twins.values():
             twin.own.clear()
+            if isinstance(twin, LinearTwin):
+                twin.blocks = None
 
     def train(self, mode: bool = True) -> None:
         """Choose training or evaluation mode."""
@@ -107,9 +123,36 @@ class Stack:
             leaf.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         for name, leaf in self.leaves.items():
-            gradients = [None] * len(self._members) if leaf.grad is None else leaf.grad.unbind()
-            for own, gradient in zip(self._parameters[name], gradients, strict=True):
-                own.grad = gradient
+            twin = self._twins[name.rpartition(".")[0]]
+            blocks = twin.blocks if isinstance(twin, LinearTwin) and leaf is twin.own["weight"] else None
+            gradient = leaf.grad if blocks is None else blocks.gradient
+            each = [None] * len(self._members) if gradient is None else gradient.unbind()
+            for own, part in zip(self._parameters[name], each, strict=True):
+                own.grad = part
+
+    def _holds(self, models: Sequence[nn.Module]) -> bool:
+        """Whether these networks, in this order, are the stack's, and none has been let go."""
+        if len(models) != len(self._members) or not all(map(operator.is_, models, self._members)):
+            return False
+        name = self._paths[0]
+        views = self.leaves[name].unbind()
+        return all(own.data_ptr() == view.data_ptr() for own, view in zip(self._parameters[name], views, strict=True))
+
+    def _blocks(self, path: str, masks: Sequence[Mapping[str, Tensor]] | None) -> Blocks | None:
+        """The kept weights of a layer, where they are few."""
+        if masks is None or any(path not in own for own in masks) or not available():
+            return None
+        total = sum(own[path].numel() for own in masks)
+        if sum(int(own[path].count_nonzero()) for own in masks) > FEW * total:
+            return None
+        return Blocks.of([self._pattern(own[path]) for own in masks])
+
+    def _pattern(self, mask: Tensor) -> Pattern:
+        """The mask's pattern, remembered as long as there is the mask."""
+        pattern: Pattern | None = self._patterns.get(mask)  # type: ignore[no-untyped-call]
+        if pattern is None:
+            pattern = self._patterns[mask] = Pattern.of(mask)
+        return pattern
 
     def _with_twins(self, model: nn.Module, path: str = "") -> nn.Module:
         make = TWINS.get(type(model))

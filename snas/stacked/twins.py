@@ -8,7 +8,8 @@ channels, have a twin here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +17,32 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
+from snas.kernels.sparse_linear import Pattern, multiply, sample
 from snas.search_spaces.activations import SReLU
 from snas.search_spaces.resnet import PaddedShortcut
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Kept weights of one layer of several networks.
+
+    Attributes:
+        pattern: of the matrix that has the networks' weights along its diagonal.
+        places: of the kept weights among all, (slots, out, in) in a row; int64, shape (kept,).
+        gradient: of all weights, shape (slots, out, in): zero except at the places, which every backward pass writes.
+            It does not go through autograd, which would copy it.
+    """
+
+    pattern: Pattern
+    places: Tensor
+    gradient: Tensor
+
+    @classmethod
+    def of(cls, patterns: Sequence[Pattern]) -> Blocks:
+        """Those of networks with these patterns."""
+        rows, columns = patterns[0].shape
+        places = [pattern.places() + slot * rows * columns for slot, pattern in enumerate(patterns)]
+        return cls(Pattern.beside(patterns), torch.cat(places), torch.zeros(len(patterns), rows, columns))
 
 
 class Twin(nn.Module):
@@ -45,11 +70,21 @@ class Twin(nn.Module):
 
 
 class LinearTwin(Twin):
-    """`torch.nn.Linear`: a batch of matrix products."""
+    """`torch.nn.Linear`: a batch of matrix products, or one product with all kept weights where there are few.
+
+    Attributes:
+        blocks: where the networks' kept weights are, along a diagonal; None to multiply with all.
+    """
+
+    blocks: Blocks | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, slots * in) to (batch, slots * out)."""
-        out: Tensor = _BatchedLinear.apply(x, self.own["weight"])  # type: ignore[no-untyped-call]
+        weight = self.own["weight"]
+        if self.blocks is None:
+            out: Tensor = _BatchedLinear.apply(x, weight)  # type: ignore[no-untyped-call]
+        else:
+            out = _DiagonalLinear.apply(x, weight, self.blocks)  # type: ignore[no-untyped-call]
         bias = self.flat("bias")
         return out if bias is None else out + bias
 
@@ -80,8 +115,9 @@ class BatchNormTwin(Twin):
         if self.training and "num_batches_tracked" in self.own:
             self.own["num_batches_tracked"].add_(1)
         running_mean, running_var = self.own.get("running_mean"), self.own.get("running_var")
-        return functional.batch_norm(
-            x,
+        turned = x.ndim == 2 and not x.is_contiguous() and x.t().is_contiguous()  # after a product of few weights
+        out = functional.batch_norm(
+            x.t().unsqueeze(0) if turned else x,
             None if running_mean is None else running_mean.view(-1),
             None if running_var is None else running_var.view(-1),
             self.flat("weight"),
@@ -90,6 +126,7 @@ class BatchNormTwin(Twin):
             self.like.momentum,
             self.like.eps,
         )
+        return out.squeeze(0).t() if turned else out
 
 
 class GroupNormTwin(Twin):
@@ -177,6 +214,30 @@ class _BatchedLinear(torch.autograd.Function):
             of_x = of_x.view(len(x), slots * inputs)
         of_weight = torch.bmm(gradient.transpose(1, 2), x.view(-1, slots, inputs).transpose(0, 1))
         return of_x, of_weight
+
+
+class _DiagonalLinear(torch.autograd.Function):
+    """Products of each network's inputs with its kept weights: those of all as one matrix in compressed rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
+        features = x.t().contiguous()
+        values = weight.view(-1).index_select(0, blocks.places)
+        ctx.save_for_backward(features, values)
+        ctx.blocks = blocks
+        return multiply(blocks.pattern.offsets, blocks.pattern.columns, values, features).t()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+        features, values = ctx.saved_tensors
+        blocks: Blocks = ctx.blocks
+        pattern, errors = blocks.pattern, gradient.t().contiguous()
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            turned = values.index_select(0, pattern.order)
+            of_x = multiply(pattern.back_offsets, pattern.back_columns, turned, errors).t()
+        blocks.gradient.view(-1).index_copy_(0, blocks.places, sample(pattern, values, errors, features))
+        return of_x, None, None
 
 
 class _LeakyLine(torch.autograd.Function):

@@ -134,6 +134,11 @@ class Session:
         mean_loss, accuracy = (totals / len(self.data.train.y)).tolist()
         return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
 
+    @property
+    def still(self) -> bool:
+        """Whether the mask stays as it is throughout."""
+        return self._mover is None
+
     def begin_epoch(self) -> tuple[list[Tensor], torch.Generator]:
         """Begin the next epoch.
 
@@ -252,10 +257,11 @@ class Session:
         return support
 
     def _step(self) -> None:
-        """Change the weights by their gradients; masked ones stay zero."""
+        """Change the weights by their gradients; masked ones stay zero, for they and their moments are zero before."""
         self._enforcer.mask_gradients()
         self.optimizer.step()
-        self._enforcer.mask_weights()
+        if self._mover:
+            self._enforcer.mask_weights()
 
     def _moving_step(self, mover: Mover, number: int, index: int, steps: int) -> None:
         """A step with a mask that may move before and after it."""

@@ -21,6 +21,7 @@ from snas.evaluators.stacked import StackedEvaluator
 from snas.pruning.methods import Method, given_densities
 from snas.search_spaces.base import SearchSpace
 from snas.settings import Settings
+from snas.stacked.twins import LinearTwin
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Task
 from snas.trials import Report, Status
@@ -102,6 +103,25 @@ def test_they_agree_with_every_optimizer_when_slots_are_at_different_epochs(opti
     for key, report in serial.items():
         assert stacked[key].train_loss == pytest.approx(report.train_loss, rel=1e-7)
         assert stacked[key].validation_loss == pytest.approx(report.validation_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("density", [0.03, 0.12])
+def test_few_weights_are_multiplied_alone_to_the_same_result(
+    density: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = open_bench(Settings(space="mlp", space_arg={"hidden_layers": 3, "width": 64}, epochs=3)).task
+    jobs = [job(task, number, density=density) for number in range(4)]
+    jobs[0] = replace(jobs[0], until=1)
+    products = []
+    real = LinearTwin.forward
+    monkeypatch.setattr(LinearTwin, "forward", lambda self, x: products.append(self.blocks) or real(self, x))
+    serial = by_trial(run(SerialEvaluator(task, Checkpoints(tmp_path / "a")), jobs))
+    stacked = by_trial(run(StackedEvaluator(task, Checkpoints(tmp_path / "b"), slots=3), jobs))
+    assert {block is None for block in products} >= {False}
+    assert serial.keys() == stacked.keys()
+    for key, report in serial.items():
+        assert stacked[key].train_loss == pytest.approx(report.train_loss, rel=1e-4)
+        assert stacked[key].validation_loss == pytest.approx(report.validation_loss, rel=1e-3)
 
 
 def test_augmented_images_and_smoothed_labels_agree_too(tmp_path: Path) -> None:

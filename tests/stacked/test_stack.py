@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.catalog import open_space
 from snas.stacked import Stack, Unstackable, make_own
+from snas.stacked import stack as stack_module
 
 IMAGE, VECTOR = (3, 8, 8), (12,)
 
@@ -84,6 +85,40 @@ def test_outputs_gradients_and_statistics_are_those_of_each_alone(name: str, slo
 def test_networks_that_stack_prove_it(name: str) -> None:
     factory, shape = NETWORKS[name]
     Stack(factory(), shape)
+
+
+@pytest.mark.parametrize("few", [0.0, 1.0])
+def test_masked_layers_have_the_gradients_of_kept_weights(few: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_module, "FEW", few)
+    torch.manual_seed(3)
+    members = [network(nn.Linear(12, 6), nn.BatchNorm1d(6), nn.PReLU(), nn.Linear(6, 4)) for _ in range(3)]
+    names = ("0", "3")
+    masks = []
+    for member in members:
+        own = {name: torch.rand_like(member.get_submodule(name).weight) < 0.4 for name in names}  # type: ignore[arg-type]
+        masks.append(own)
+        with torch.no_grad():
+            for name, mask in own.items():
+                member.get_parameter(f"{name}.weight").mul_(mask)
+    alone = copy.deepcopy(members)
+    stack = Stack(members[0], VECTOR)
+    stack.bind(members, masks)
+    for _ in range(2):  # the second pass finds the first one's gradients
+        x = torch.randn(5, 3, 12)
+        together = stack(x)
+        stack.backward(together.sin().sum())
+        for slot, single in enumerate(alone):
+            single.zero_grad()
+            single(x[:, slot]).sin().sum().backward()
+            for name, own in members[slot].named_parameters():
+                expected = single.get_parameter(name).grad
+                assert own.grad is not None
+                assert expected is not None
+                mask = masks[slot].get(name.removesuffix(".weight"))
+                if mask is not None:
+                    expected = expected * mask
+                    assert few == 0.0 or not own.grad[~mask].any()
+                torch.testing.assert_close(own.grad * (1 if mask is None else mask), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_done_to_a_network_is_done_to_the_stack_until_it_goes() -> None:
