@@ -336,7 +336,7 @@ def measure_memory(name: str, given: str, case_text: str) -> dict[str, int]:
 
         return memory_of(lambda: by_ray(case, 0, run, reuse=RAY[name]), tree=True)
     if name == "plain loop":
-        return memory_of(lambda: plain(case, 0, run))
+        return memory_of(lambda: plain(case, 0, run), tree=True)  # measured like the others
     return memory_of(lambda: ours(case, 0, **our_alternatives()[name]), tree=True)
 
 
