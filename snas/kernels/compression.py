@@ -19,7 +19,7 @@ from snas.kernels.crossover import crossover
 from snas.kernels.sparse_linear import SparseLinear, available
 from snas.masks import Masks
 
-Choice = Callable[[nn.Linear, Layer, int], bool]
+Choice = Callable[[nn.Linear, Layer, int, bool], bool]
 
 # Modules that work element by element and draw no random numbers: whatever the layout, results and speed are the same.
 ELEMENTWISE = (
@@ -29,7 +29,7 @@ ELEMENTWISE = (
 
 
 def choose_kernel(kernel: str, device: torch.device, *, precision: str, batch_size: int) -> Choice | None:
-    """How to choose the form of a layer: a function of the layer, its description, and its number of kept weights.
+    """How to choose the form of a layer.
 
     Args:
         kernel: "dense" or "sparse" for all, or "auto": the faster one.
@@ -38,7 +38,8 @@ def choose_kernel(kernel: str, device: torch.device, *, precision: str, batch_si
         batch_size: examples of a step.
 
     Returns:
-        The function; None where all layers stay dense.
+        A function of the layer, its description, its number of kept weights, and whether results are laid out features
+        first; None where all layers stay dense.
 
     Raises:
         InputError: if all are to be sparse where none can be.
@@ -50,11 +51,12 @@ def choose_kernel(kernel: str, device: torch.device, *, precision: str, batch_si
             raise InputError(f"kernel is sparse, but {reason}; use --kernel auto")
         return None
     if kernel == "sparse":
-        return lambda linear, layer, kept: True
+        return lambda linear, layer, kept, features_first: True
 
-    def faster(linear: nn.Linear, layer: Layer, kept: int) -> bool:
+    def faster(linear: nn.Linear, layer: Layer, kept: int, features_first: bool) -> bool:
         rows, columns = linear.weight.shape
-        return kept < crossover(rows, columns, batch_size * layer.positions, linear.weight.dtype) * layer.total
+        examples, dtype = batch_size * layer.positions, linear.weight.dtype
+        return kept < crossover(rows, columns, examples, dtype, features_first=features_first) * layer.total
 
     return faster
 
@@ -147,7 +149,9 @@ class Compression:
         return dict(self._translated(key, value, masks) for key, value in state.items())
 
     def _chosen(self, name: str, kept: int) -> bool:
-        return self._choose is not None and self._choose(self._linears[name], self._layers[name], kept)
+        if self._choose is None:
+            return False
+        return self._choose(self._linears[name], self._layers[name], kept, self._features_first)
 
     def _translated(self, key: str, value: Tensor, masks: Mapping[str, Tensor]) -> tuple[str, Tensor]:
         kind, _, full = key.partition("/")

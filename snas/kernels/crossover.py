@@ -27,8 +27,8 @@ from snas.kernels.sparse_linear import SparseLinear
 
 log = logging.getLogger("snas")
 
-SMALLEST = 2**16  # weights: what a smaller layer could save, the overhead of its calls takes
-FEATURES = 64, 2048  # a layer is measured as one of this many at least and at most: a weight of more costs the same
+SMALLEST = 2**14  # weights: what a smaller layer could save, the overhead of its calls takes
+FEATURES = 8, 2048  # a layer is measured as one of this many at least and at most: a weight of more costs the same
 EXAMPLES = 16, 1024
 DENSITIES = 0.02, 0.1  # that the sparse kernel is measured at; its time is a line in between and beyond
 LARGEST = 0.25  # density above which the sparse kernel gains too little to be worth a thought
@@ -36,7 +36,9 @@ MARGIN = 1.25
 ROUNDS, ENOUGH = 3, 0.1  # fewest rounds of measuring, and seconds after which no more are made
 
 
-def crossover(out_features: int, in_features: int, examples: int, dtype: torch.dtype) -> float:
+def crossover(
+    out_features: int, in_features: int, examples: int, dtype: torch.dtype, *, features_first: bool = False
+) -> float:
     """The density below which a step of such a layer is faster with the sparse kernel.
 
     Args:
@@ -44,6 +46,8 @@ def crossover(out_features: int, in_features: int, examples: int, dtype: torch.d
         in_features: columns of the weight.
         examples: rows of the input: the batch, times the positions at which the layer is used.
         dtype: float32 or float64.
+        features_first: whether layers around it lay out what they give so (see `SparseLinear`), which narrow dense
+            layers are slow with.
 
     Returns:
         0 (never), or a power of the square root of a half, at most 0.25.
@@ -51,37 +55,42 @@ def crossover(out_features: int, in_features: int, examples: int, dtype: torch.d
     if out_features * in_features < SMALLEST:
         return 0.0
     sizes = _class(out_features, FEATURES), _class(in_features, FEATURES), _class(examples, EXAMPLES)
-    key = " ".join(map(str, (*sizes, str(dtype).removeprefix("torch."))))
+    layout = "features-first" if features_first else "rows"
+    key = " ".join(map(str, (*sizes, str(dtype).removeprefix("torch."), layout)))
     known = _KNOWN.setdefault(_machine(), {})
     if key not in known:
-        known[key] = _recorded(key, lambda: measure(*sizes, dtype))
+        known[key] = _recorded(key, lambda: measure(*sizes, dtype, features_first=features_first))
     return known[key]
 
 
 _KNOWN: dict[str, dict[str, float]] = {}  # machine -> what this process has measured or read
 
 
-def measure(out_features: int, in_features: int, examples: int, dtype: torch.dtype) -> float:
+def measure(
+    out_features: int, in_features: int, examples: int, dtype: torch.dtype, *, features_first: bool = False
+) -> float:
     """Measure the crossover of such a layer: whole steps of SGD, the best of a few rounds; up to a second."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _measure(out_features, in_features, examples, dtype)
+        return _measure(out_features, in_features, examples, dtype, features_first)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure(out_features: int, in_features: int, examples: int, dtype: torch.dtype) -> float:
+def _measure(out_features: int, in_features: int, examples: int, dtype: torch.dtype, features_first: bool) -> float:
     generator = torch.Generator().manual_seed(0)
     draws = torch.rand(out_features, in_features, generator=generator)
     x = torch.randn(examples, in_features, generator=generator, dtype=dtype)
+    if features_first:
+        x = x.t().contiguous().t()
     linear: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, in_features, out_features, dtype=dtype
     )
     with torch.no_grad():
         for parameter in linear.parameters():
             parameter.normal_(0, in_features**-0.5, generator=generator)
-    sparse = [SparseLinear.from_dense(linear, draws < density) for density in DENSITIES]
+    sparse = [SparseLinear.from_dense(linear, draws < density, features_first=features_first) for density in DENSITIES]
     mask = (draws < DENSITIES[-1]).to(dtype)
     dense_time, *sparse_times = _best([_step(linear, x, mask), *(_step(layer, x, None) for layer in sparse)])
     slope = (sparse_times[1] - sparse_times[0]) / (DENSITIES[1] - DENSITIES[0])

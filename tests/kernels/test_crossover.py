@@ -15,8 +15,8 @@ def measured(monkeypatch):
     """What is asked to be measured; every answer is 0.125."""
     asked = []
 
-    def answer(*sizes):
-        asked.append(sizes)
+    def answer(*sizes, features_first):
+        asked.append((*sizes, *(["features first"] if features_first else [])))
         return 0.125
 
     monkeypatch.setattr(room, "measure", answer)
@@ -33,11 +33,16 @@ def test_it_is_measured_once_and_read_from_then_on(measured, monkeypatch, tmp_pa
     assert measured == [(256, 1024, 64, torch.float32)]
     crossover(300, 784, 64, torch.float64)
     crossover(5000, 5000, 10**6, torch.float32)
-    assert measured[1:] == [(256, 1024, 64, torch.float64), (2048, 2048, 1024, torch.float32)]
+    crossover(300, 784, 64, torch.float32, features_first=True)
+    assert measured[1:] == [
+        (256, 1024, 64, torch.float64),
+        (2048, 2048, 1024, torch.float32),
+        (256, 1024, 64, torch.float32, "features first"),
+    ]
 
 
 def test_small_layers_are_not_worth_a_measurement(measured):
-    assert crossover(100, 300, 64, torch.float32) == 0
+    assert crossover(100, 100, 64, torch.float32) == 0
     assert measured == []
 
 
@@ -45,11 +50,11 @@ def test_small_layers_are_not_worth_a_measurement(measured):
 def test_a_damaged_file_is_measured_anew(measured, monkeypatch, tmp_path, content):
     monkeypatch.setenv("SNAS_CACHE", str(tmp_path))
     if content == "machine":
-        content = json.dumps({room._machine(): {"256 1024 64 float32": "fast"}, "another": {"a": 0.25}})
+        content = json.dumps({room._machine(): {"256 1024 64 float32 rows": "fast"}, "another": {"a": 0.25}})
     (tmp_path / "crossovers.json").write_text(content)
     assert crossover(300, 784, 64, torch.float32) == 0.125
     found = json.loads((tmp_path / "crossovers.json").read_text())
-    assert found[room._machine()] == {"256 1024 64 float32": 0.125}
+    assert found[room._machine()] == {"256 1024 64 float32 rows": 0.125}
     assert ("another" in found) == ("another" in content)
 
 
@@ -62,7 +67,7 @@ def test_without_a_folder_to_write_to_every_process_measures(measured, monkeypat
 
 def _in_a_process(number, results):
     room._KNOWN.clear()
-    room.measure = lambda *sizes: 0.125 if number % 2 else 0.25
+    room.measure = lambda *sizes, features_first: 0.125 if number % 2 else 0.25
     results.put(crossover(300, 784, 64, torch.float32))
 
 

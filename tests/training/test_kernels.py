@@ -184,8 +184,9 @@ def test_full_layers_and_what_others_have_a_hand_in_stay_dense():
 def test_auto_takes_the_sparse_kernel_below_the_crossover(monkeypatch):
     asked = []
 
-    def crossover(rows, columns, examples, dtype):
+    def crossover(rows, columns, examples, dtype, *, features_first):
         asked.append((rows, columns, examples, dtype))
+        assert features_first
         return {40: 0.31, 30: 0.29, 4: 0.0}[rows]
 
     monkeypatch.setattr(compression, "crossover", crossover)
