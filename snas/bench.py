@@ -132,6 +132,7 @@ def open_bench(
         rescale={"auto": None, "on": True, "off": False}[settings.rescale],
         device=device,
         kernel=settings.kernel,
+        threads=settings.threads,
     )
     choose_kernel(settings.kernel, device, precision=task.rule.precision, batch_size=task.rule.batch_size)
     return Bench(data, task, settings, {**environment(device), "kernel": settings.kernel})

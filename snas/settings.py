@@ -190,10 +190,12 @@ class SearchSettings(Settings):
         panel=RUN,
     )
     evaluator: str = option(
-        "auto", "What trains the candidates: serial, stacked (side by side); auto: what suits them.", panel=RUN
+        "auto",
+        "What trains the candidates: serial, stacked (side by side), processes (several at a time); auto: what suits.",
+        panel=RUN,
     )
     slots: int | None = option(
-        None, "Candidates that train side by side.", shown="what memory and processor allow", panel=RUN
+        None, "Candidates that train at a time.", shown="what memory and processor allow", panel=RUN
     )
     name: str | None = option(
         None, "Name of the study; the same name resumes it.", shown="from the settings", panel=RUN

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from snas.conductor import Conductor, candidate_of
 from snas.confirm import Repeats, best_of, costs_by_number, front_of, near_top, scores_of
 from snas.encoding import Candidate
 from snas.errors import InputError
-from snas.evaluators.base import candidate_key, evaluators
+from snas.evaluators.base import Evaluator, candidate_key, evaluators
 from snas.finals import train_entry
 from snas.listener import Listener
 from snas.plan import Plan
@@ -91,8 +91,7 @@ def run_search(
     )
     checkpoints = Checkpoints(registry.files / study.name)
     evaluator = evaluators.get(settings.evaluator)(bench.task, checkpoints, slots=settings.slots)
-    for reports in evaluator.run(conductor):
-        conductor.take(reports)
+    _evaluate(evaluator, conductor)
     for trial in conductor.history:
         if trial.status is Status.FINISHED:  # a kill may have come between its last report and this
             checkpoints.drop(candidate_key(trial.number))
@@ -108,12 +107,22 @@ def run_search(
             epochs=settings.epochs,
             listener=listener,
         )
-        for reports in evaluator.run(repeats):
-            repeats.take(reports)
+        _evaluate(evaluator, repeats)
         for record in registry.repeats(study):
             if record.status is Status.FINISHED:
                 checkpoints.drop(candidate_key(record.number, record.repeat))
     return conductor
+
+
+def _evaluate(evaluator: Evaluator, feed: Conductor | Repeats) -> None:
+    """Have what the feed hands out trained, and file what comes of it; whatever stops this, stops the evaluator too."""
+    running = evaluator.run(feed)
+    try:
+        for reports in running:
+            feed.take(reports)
+    finally:
+        if isinstance(running, Generator):
+            running.close()
 
 
 def _screen(

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+
 import torch
 
+from snas.errors import InputError
 from snas.evaluators.base import Evaluator, evaluators
+from snas.evaluators.processes import ProcessesEvaluator, cores
 from snas.evaluators.serial import SerialEvaluator
 from snas.evaluators.stacked import StackedEvaluator
 from snas.training.checkpoints import Checkpoints
+from snas.training.devices import free_memory
 from snas.training.task import Task
 
 LARGEST = 1 << 19  # weights of a layer: beyond, its product keeps a core busy by itself
+MOST_WORK = 20_000_000  # multiply-adds for an example: beyond, a second thread is almost as good as a second process
+LEAST_WORK = 1_000_000_000  # multiply-adds for an epoch: below, a search is over about when processes have begun
+MOST_PROCESSES = 8  # more candidates at a time are proposed before any of them has told anything
+ROOM = 1 << 30  # bytes that a process is to have
 
 
 @evaluators.register("auto")
 def choose_evaluator(task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> Evaluator:
-    """Stacked where that is faster and possible, else serial: on a CPU for networks of linear layers that are small, on
-    a GPU for all; see docs/performance.md."""
+    """What is faster: processes for small networks on many examples on a CPU, stacked for other small ones of linear
+    layers and all on a GPU, else serial; see docs/performance.md."""
+    if slots != 1 and suits_processes(task):
+        with suppress(InputError):  # code that cannot be sent
+            return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
     if slots != 1 and suits_stack(task):
         return StackedEvaluator(task, checkpoints, slots=slots)
     return SerialEvaluator(task, checkpoints)
+
+
+def suits_processes(task: Task) -> bool:
+    """Whether networks of the space are trained faster by several processes of few threads, where nobody has said how
+    many threads there are to be."""
+    if task.device.type != "cpu" or sys.platform == "win32" or task.threads is not None:
+        return False
+    free = free_memory(task.device)
+    if min(cores(), torch.get_num_threads()) == 1 or (free is not None and free < ROOM * min(cores(), MOST_PROCESSES)):
+        return False
+    work = sum(layer.total * layer.positions for layer in task.space.layers)
+    return work <= MOST_WORK and work * len(task.data.train.y) >= LEAST_WORK
 
 
 def suits_stack(task: Task) -> bool:

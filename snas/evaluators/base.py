@@ -104,5 +104,5 @@ class EvaluatorFactory(Protocol):
 evaluators: Family[EvaluatorFactory] = Family(
     "evaluator",
     group="snas.evaluators",
-    modules=("snas.evaluators.serial", "snas.evaluators.stacked", "snas.evaluators.auto"),
+    modules=("snas.evaluators.serial", "snas.evaluators.stacked", "snas.evaluators.processes", "snas.evaluators.auto"),
 )

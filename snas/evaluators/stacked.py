@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from snas.errors import FailedError, RefusedError, SnasError
-from snas.evaluators.base import Failure, Feed, Job, evaluators
+from snas.evaluators.base import Failure, Job, evaluators
 from snas.evaluators.parked import Parked
+from snas.evaluators.rounds import Rounds, Running
 from snas.stacked import Stack, Structure, Unstackable, make_own, structure, train_epoch
 from snas.stacked.memory import choose_slots
 from snas.training.checkpoints import Checkpoints
 from snas.training.session import Epoch
 from snas.training.task import Task, Training, network_at_fault
-from snas.trials import Report, Status
+from snas.trials import Report
 
 log = logging.getLogger("snas")
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """A job in a slot."""
-
-    job: Job
-    training: Training
-
-
 @evaluators.register("stacked")
-class StackedEvaluator:
+class StackedEvaluator(Rounds[Training]):
     """Several candidates side by side in one computation, as far as they have one architecture.
 
     All slots train an epoch, their reports are filed together, and free slots are filled: what happens depends on the
@@ -39,51 +31,31 @@ class StackedEvaluator:
     """
 
     def __init__(self, task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> None:
-        self._task = replace(task, kernel="dense")  # what stands side by side is multiplied as a batch
-        self._checkpoints = checkpoints
-        self._parked = Parked(self._task, checkpoints)
-        self._slots = slots
+        dense = replace(task, kernel="dense")  # what stands side by side is multiplied as a batch
+        super().__init__(dense, checkpoints, slots)
+        self._parked = Parked(dense, checkpoints)
         self._stacks: list[Stack] = []
         self._alone: set[Structure] = set()
-        self._waiting: list[Job] = []
-        self._running: list[_Running] = []
 
-    def run(self, feed: Feed) -> Iterator[Sequence[Report | Failure]]:
-        """Train jobs side by side until the feed is dry."""
-        while True:
-            yield from self._fill(feed)
-            if not self._running:
-                return
-            try:
-                reports = self._round()
-            except SnasError:
-                raise
-            except Exception as error:
-                self._disband(error)
-                continue
-            if reports:
-                yield reports
-            self._settle(reports)
-
-    def _fill(self, feed: Feed) -> Iterator[Sequence[Failure]]:
-        """Take jobs into free slots. The first one decides how many there are, where nobody has said."""
-        while self._slots is None or len(self._running) < self._slots:
-            job = self._waiting.pop(0) if self._waiting else feed.next()
-            if job is None:
-                break
-            try:
-                training = self._parked.open(job)
-                training.restore(job.start)
-                if self._slots is None:
-                    with network_at_fault():
-                        self._slots = choose_slots(self._task, training)
-            except (RefusedError, FailedError) as error:
-                yield (self._failure(job, error),)
-                continue
-            self._running.append(_Running(job, training))
-        self._running.sort(key=lambda running: running.job.trial)
+    def _open(self, job: Job) -> Training:
+        """Make the job's network. The first one decides how many slots there are, where nobody has said."""
+        training = self._parked.open(job)
+        training.restore(job.start)
+        if self._slots is None:
+            with network_at_fault():
+                self._slots = choose_slots(self._task, training)
+        return training
 
     def _round(self) -> list[Report | Failure]:
+        try:
+            return self._train()
+        except SnasError:
+            raise
+        except Exception as error:
+            self._disband(error)
+            return []
+
+    def _train(self) -> list[Report | Failure]:
         """Train an epoch of every running job."""
         outcomes: dict[int, Epoch | RefusedError | FailedError] = {}
         for stack, group in self._groups():
@@ -104,28 +76,20 @@ class StackedEvaluator:
                 reports.append(running.training.report(outcome, running.job.trial))
         return reports
 
-    def _settle(self, reports: Sequence[Report | Failure]) -> None:
-        """Free the slots of jobs that have ended, now that the reports are filed."""
-        ended = {report.trial for report in reports if isinstance(report, Failure)}
-        going = []
-        for running in self._running:
-            job, training = running.job, running.training
-            if job.trial in ended:
-                continue
-            training.forget()
-            if training.session.epoch < job.until:
-                going.append(running)
-                continue
-            if job.until >= self._task.rule.epochs:
-                self._checkpoints.drop(job.key)
-            else:
-                make_own(training.session.model)
-                self._parked.park(job, training)
-        self._running = going
+    def _epochs(self, training: Training) -> int:
+        return training.session.epoch
 
-    def _groups(self) -> list[tuple[Stack | None, list[_Running]]]:
+    def _go_on(self, running: Running[Training]) -> None:
+        running.training.forget()
+
+    def _park(self, running: Running[Training]) -> None:
+        running.training.forget()
+        make_own(running.training.session.model)
+        self._parked.park(running.job, running.training)
+
+    def _groups(self) -> list[tuple[Stack | None, list[Running[Training]]]]:
         """The running jobs by the stack that they fit in; None for those that fit in none."""
-        groups: dict[int, tuple[Stack | None, list[_Running]]] = {}
+        groups: dict[int, tuple[Stack | None, list[Running[Training]]]] = {}
         for running in self._running:
             stack = self._stack_of(running.training) if self._slots != 1 else None
             groups.setdefault(id(stack), (stack, []))[1].append(running)
@@ -159,12 +123,6 @@ class StackedEvaluator:
         again = [replace(one.job, start=max(one.job.start, one.training.session.epoch)) for one in self._running]
         self._waiting = again + self._waiting
         self._running, self._stacks = [], []
-
-    def _failure(self, job: Job, error: RefusedError | FailedError) -> Failure:
-        if isinstance(error, RefusedError):
-            return Failure(job.trial, Status.REFUSED, str(error))
-        self._checkpoints.drop(job.key)
-        return Failure(job.trial, Status.FAILED, str(error))
 
 
 def _alone(training: Training) -> Epoch | RefusedError | FailedError:

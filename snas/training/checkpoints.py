@@ -75,6 +75,10 @@ class Checkpoints:
         if before is None:
             del self._files[key]
 
+    def look_again(self, key: str) -> None:
+        """Forget which files the key has: another process may have written and dropped some."""
+        self._files.pop(key, None)
+
     def _find(self, key: str) -> dict[Path, int]:
         """The key's files in the folder, and their epochs."""
         if not self.folder.is_dir():

@@ -25,7 +25,10 @@ from snas.trials import Report
 
 @dataclass(frozen=True)
 class Task:
-    """All that training a network needs besides its densities and its seed; equal for a whole study."""
+    """All that training a network needs besides its densities and its seed; equal for a whole study.
+
+    `threads` is what the user asked for; None leaves it to whatever trains the networks.
+    """
 
     space: SearchSpace
     data: SearchData
@@ -34,6 +37,7 @@ class Task:
     rescale: bool | None
     device: torch.device
     kernel: str = "dense"
+    threads: int | None = None
 
     def of(self, space: SearchSpace) -> Task:
         """The same for another architecture."""

@@ -1,0 +1,173 @@
+"""A process that trains candidates for the processes evaluator, an epoch when it is told to.
+
+It is started as `python -m snas.evaluators.worker CONNECTION EXAMPLES`, two file descriptors, and ends as soon as the
+other end of the connection is closed, whatever it is doing: nobody would file what it finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import torch
+
+from snas.errors import FailedError, InputError, RefusedError, SnasError
+from snas.evaluators.base import Failure, Job
+from snas.evaluators.parked import Parked
+from snas.evaluators.sharing import Answer, Setup, add_plugins, map_examples, with_examples
+from snas.search_spaces.base import SearchSpace
+from snas.training.checkpoints import Checkpoints
+from snas.training.session import Epoch
+from snas.training.task import Task, Training
+from snas.trials import Status
+
+log = logging.getLogger("snas")
+
+
+class Worker:
+    """Trains one job at a time, and keeps those that pause."""
+
+    def __init__(self, task: Task, checkpoints: Checkpoints, *, parked_bytes: int) -> None:
+        """Begin without a job.
+
+        Args:
+            task: what the study shares, with its examples.
+            checkpoints: where they are; other processes have theirs in the same folder.
+            parked_bytes: that paused trainings may take.
+        """
+        self._task = task
+        self._checkpoints = checkpoints
+        self._parked = Parked(task, checkpoints, most_bytes=parked_bytes)
+        self._spaces: dict[int, SearchSpace] = {}
+        self._job: Job | None = None
+        self._training: Training | None = None
+        self._epochs: Iterator[Epoch] = iter(())
+
+    def know(self, number: int, space: SearchSpace) -> None:
+        """Learn an architecture, which jobs name by its number."""
+        self._spaces[number] = space
+
+    def take(self, space: int, fields: Mapping[str, Any]) -> None:
+        """Take a job, given by the number of its architecture and its other fields; forget the one before."""
+        self._training, self._epochs = None, iter(())
+        self._job = Job(space=self._spaces[space], **fields)
+
+    def train(self) -> Answer:
+        """Train the job's next epoch that was not reported before, and write its checkpoint."""
+        job = self._job
+        if job is None:
+            raise RuntimeError("no job was taken")
+        try:
+            if self._training is None:
+                self._checkpoints.look_again(job.key)
+                self._training = self._parked.open(job)
+                self._epochs = self._training.run(start=job.start, until=job.until)
+            return Answer(self._training.report(next(self._epochs), job.trial))
+        except RefusedError as error:
+            return Answer(Failure(job.trial, Status.REFUSED, str(error)))
+        except FailedError as error:
+            return Answer(Failure(job.trial, Status.FAILED, str(error)))
+        except SnasError as error:
+            return Answer(error=error)
+
+    def park(self) -> None:
+        """The job has paused, and its last epoch is filed."""
+        if self._job is not None and self._training is not None:
+            next(self._epochs, None)  # drops the older checkpoint
+            self._parked.park(self._job, self._training)
+        self._job, self._training, self._epochs = None, None, iter(())
+
+
+class Collector(logging.Handler):
+    """Keeps messages until they are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message."""
+        self._kept.append((record.levelno, record.getMessage()))
+
+    def collect(self) -> tuple[tuple[int, str], ...]:
+        """What was logged since the last call."""
+        kept, self._kept = tuple(self._kept), []
+        return kept
+
+
+def main(connection: Connection, examples: int) -> None:
+    """Do what the parent says until it closes the connection."""
+    messages: SimpleQueue[bytes] = SimpleQueue()
+    Thread(target=_listen, args=(connection, messages), daemon=True).start()
+    collector = Collector()
+    log.addHandler(collector)
+    log.propagate = False
+    worker: Worker | None = None
+    found: Answer | None
+    while True:
+        try:
+            what, *arguments = _unpack(messages.get())
+            if what == "begin":
+                worker = _begin(arguments[0], examples)
+                found = Answer()
+            else:
+                found = getattr(worker, what)(*arguments)
+        except SnasError as error:
+            found = Answer(error=error)
+        except BaseException as error:
+            found = Answer(error=_defect(error))
+        if isinstance(found, Answer):
+            connection.send(replace(found, logged=collector.collect()))
+
+
+def _unpack(message: bytes) -> Any:
+    """Read what the parent packed."""
+    try:
+        return pickle.loads(message)
+    except Exception as error:  # whatever the user's code raises
+        text = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"the space cannot be opened in another process ({type(error).__name__}: {text}); use --evaluator serial"
+        ) from error
+
+
+def _begin(setup: Setup, examples: int) -> Worker:
+    """Make this process what the parent is, as far as training goes."""
+    torch.set_num_threads(setup.threads)
+    torch.set_default_dtype(setup.dtype)
+    log.setLevel(setup.level)
+    add_plugins(setup.plugins)
+    task = with_examples(setup.task, map_examples(examples, setup.places))
+    return Worker(task, Checkpoints(setup.folder), parked_bytes=setup.parked_bytes)
+
+
+def _defect(error: BaseException) -> SnasError:
+    """What cannot be told as the end of one candidate."""
+    traceback.print_exception(error)
+    text = " ".join(str(error).split())[:300]
+    return SnasError(f"a process that trains candidates met {type(error).__name__}: {text}; use --evaluator serial")
+
+
+def _listen(connection: Connection, messages: SimpleQueue[bytes]) -> None:
+    """Pass on what comes, and end the process when nothing more can come."""
+    try:
+        while True:
+            messages.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # standard output is for results
+    main(Connection(int(sys.argv[1])), int(sys.argv[2]))
