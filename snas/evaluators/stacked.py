@@ -43,7 +43,7 @@ class StackedEvaluator(Rounds[Training]):
         training.restore(job.start)
         if self._slots is None:
             with network_at_fault():
-                self._slots = choose_slots(self._task, training)
+                self._slots = choose_slots(self._task, training, self._stack_of(training))
         return training
 
     def _round(self) -> list[Report | Failure]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from snas.stacked.stack import Stack
 from snas.training.devices import free_memory
 
 if TYPE_CHECKING:
@@ -17,31 +18,36 @@ MOST_SLOTS = {"cpu": 16, "cuda": 64}
 SHARE = 0.5  # of the free memory that slots may take
 
 
-def choose_slots(task: Task, training: Training) -> int:
-    """How many networks like this one to train side by side: as many as are of use on the device, and fit into half of
-    its free memory."""
+def choose_slots(task: Task, training: Training, stack: Stack | None) -> int:
+    """How many networks like this one to train at a time: as many as are of use on the device, and fit into half of its
+    free memory; one where they do not stand in a stack."""
+    if stack is None:
+        return 1
     free = free_memory(task.device)
-    fitting = MOST_SLOTS["cuda"] if free is None else int(SHARE * free / bytes_per_slot(training))
-    return max(1, min(MOST_SLOTS.get(task.device.type, 1), fitting))
+    most = MOST_SLOTS.get(task.device.type, 1)
+    return most if free is None else max(1, min(most, int(SHARE * free / bytes_per_slot(training, stack))))
 
 
-def bytes_per_slot(training: Training) -> int:
-    """What one network takes while it is trained beside others.
+def bytes_per_slot(training: Training, stack: Stack) -> int:
+    """What one network takes while it is trained beside others, before its first epoch or later.
 
-    Its state between epochs (weights, the optimizer's moments, masks twice: as bits and as factors), once more its
-    weights for their gradients, and once more while networks are put side by side; what the forward pass keeps for the
-    backward pass, and half as much for the gradients on their way back.
+    Weights, their gradients and moments; masks as bytes and as factors; twice what the forward pass keeps for the
+    backward pass, since gradients are on their way back while it is still there; and the tensors of one layer while
+    they are put side by side.
     """
     session = training.session
-    weights = sum(parameter.nbytes for parameter in session.model.parameters())
-    moments = 0 if session.optimizer.state else _moments(session.optimizer) * weights
-    return training.bytes + moments + 2 * weights + int(1.5 * kept_for_backward(training))
+    parameters = [parameter.nbytes for parameter in session.model.parameters()]
+    moments = 2 if "betas" in session.optimizer.defaults else 1
+    masks = sum(5 * mask.numel() for mask in session.masks.values())
+    return (2 + moments) * sum(parameters) + masks + 2 * kept_for_backward(training, stack) + max(parameters)
 
 
-def kept_for_backward(training: Training) -> int:
+def kept_for_backward(training: Training, stack: Stack) -> int:
     """Bytes that one network's forward pass over a batch keeps for the backward pass, measured; weights not counted."""
     session = training.session
-    own = {parameter.untyped_storage().data_ptr() for parameter in session.model.parameters()}
+    model = copy.deepcopy(session.model)
+    stack.bind([model])
+    own = {value.untyped_storage().data_ptr() for value in (*stack.leaves.values(), *model.buffers())}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -50,18 +56,9 @@ def kept_for_backward(training: Training) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    arrays = session.data.train
-    size = min(session.rule.batch_size, len(arrays.y))
-    state = {name: value.clone() for name, value in session.model.named_buffers()}
-    session.model.train()
+    x = session.data.train.x[: session.rule.batch_size]
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), session.precision():
-        loss = functional.cross_entropy(session.model(arrays.x[:size]), arrays.y[:size])
+        loss = stack(x.unsqueeze(1)).logsumexp(2).sum()
     del loss
-    for name, value in session.model.named_buffers():
-        value.copy_(state[name])
+    stack.release()
     return sum(kept.values())
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> int:
-    """Tensors that the optimizer will keep for each weight."""
-    return 2 if "betas" in optimizer.defaults else 1

@@ -119,8 +119,10 @@ class Stack:
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of the sum of the networks' losses; each network's parameters have their own then."""
-        for leaf in self.leaves.values():
+        for name, leaf in self.leaves.items():
             leaf.grad = None
+            for own in self._parameters[name]:
+                own.grad = None  # or there would be two sets of gradients for a while
         loss.backward()  # type: ignore[no-untyped-call]
         for name, leaf in self.leaves.items():
             twin = self._twins[name.rpartition(".")[0]]
