@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -14,6 +16,7 @@ from snas.evaluators.rounds import Rounds, Running
 from snas.stacked import Stack, Structure, Unstackable, make_own, structure, train_epoch
 from snas.stacked.memory import choose_slots
 from snas.training.checkpoints import Checkpoints
+from snas.training.devices import intraop_threads
 from snas.training.session import Epoch
 from snas.training.task import Task, Training, network_at_fault
 from snas.trials import Report
@@ -27,44 +30,53 @@ class StackedEvaluator(Rounds[Training]):
 
     All slots train an epoch, their reports are filed together, and free slots are filled: what happens depends on the
     feed alone, not on time, so that a search gives the same again, also after it was interrupted. A network that cannot
-    stand beside others is trained by itself.
+    stand beside others is trained by itself. On a CPU every thread has a stack of its own, and operations one thread.
     """
 
     def __init__(self, task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> None:
         dense = replace(task, kernel="dense")  # what stands side by side is multiplied as a batch
         super().__init__(dense, checkpoints, slots)
         self._parked = Parked(dense, checkpoints)
-        self._stacks: list[Stack] = []
+        self._stacks: list[list[Stack]] = []  # of each architecture, one for each thread
+        self._threads = torch.get_num_threads() if task.device.type == "cpu" else 1
         self._alone: set[Structure] = set()
 
     def _open(self, job: Job) -> Training:
         """Make the job's network. The first one decides how many slots there are, where nobody has said."""
-        training = self._parked.open(job)
-        training.restore(job.start)
-        if self._slots is None:
-            with network_at_fault():
-                self._slots = choose_slots(self._task, training, self._stack_of(training))
+        with self._quiet():
+            training = self._parked.open(job)
+            training.restore(job.start)
+            if self._slots is None:
+                with network_at_fault():
+                    self._slots = choose_slots(self._task, training, self._stacks_of(training))
         return training
 
     def _round(self) -> list[Report | Failure]:
         try:
-            return self._train()
+            with self._quiet():
+                return self._train()
         except SnasError:
             raise
         except Exception as error:
             self._disband(error)
             return []
 
+    def _quiet(self) -> AbstractContextManager[None]:
+        """One thread for each operation on a CPU, since several operations go on at a time."""
+        return intraop_threads(1 if self._task.device.type == "cpu" else torch.get_num_threads())
+
     def _train(self) -> list[Report | Failure]:
         """Train an epoch of every running job."""
         outcomes: dict[int, Epoch | RefusedError | FailedError] = {}
-        for stack, group in self._groups():
-            if stack is None or len(group) == 1:
+        for stacks, group in self._groups():
+            if not stacks or len(group) == 1:
                 for running in group:
                     outcomes[running.job.trial] = _alone(running.training)
                 continue
             sessions = [running.training.session for running in group]
-            found = train_epoch(stack, sessions, at_fault=network_at_fault)
+            while len(stacks) < min(self._threads, len(sessions)):
+                stacks.append(copy.deepcopy(stacks[0]))
+            found = train_epoch(stacks, sessions, at_fault=network_at_fault)
             outcomes |= {running.job.trial: outcome for running, outcome in zip(group, found, strict=True)}
         reports: list[Report | Failure] = []
         for running in self._running:
@@ -87,25 +99,25 @@ class StackedEvaluator(Rounds[Training]):
         make_own(running.training.session.model)
         self._parked.park(running.job, running.training)
 
-    def _groups(self) -> list[tuple[Stack | None, list[Running[Training]]]]:
-        """The running jobs by the stack that they fit in; None for those that fit in none."""
-        groups: dict[int, tuple[Stack | None, list[Running[Training]]]] = {}
+    def _groups(self) -> list[tuple[list[Stack], list[Running[Training]]]]:
+        """The running jobs by the stacks that they fit in; none for those that fit in none."""
+        groups: dict[int, tuple[list[Stack], list[Running[Training]]]] = {}
         for running in self._running:
-            stack = self._stack_of(running.training) if self._slots != 1 else None
-            groups.setdefault(id(stack), (stack, []))[1].append(running)
+            stacks = self._stacks_of(running.training) if self._slots != 1 else None
+            groups.setdefault(id(stacks), (stacks or [], []))[1].append(running)
         return list(groups.values())
 
-    def _stack_of(self, training: Training) -> Stack | None:
-        """The stack that a network fits in, made where there is none; None where its kind does not stack."""
+    def _stacks_of(self, training: Training) -> list[Stack] | None:
+        """The stacks that a network fits in, made where there is none; None where its kind does not stack."""
         model = training.session.model
-        for stack in self._stacks:
-            if stack.fits(model):
-                return stack
+        for stacks in self._stacks:
+            if stacks[0].fits(model):
+                return stacks
         kind = structure(model)
         if kind in self._alone:
             return None
         try:
-            self._stacks.append(Stack(model, training.session.data.train.x.shape[1:]))
+            self._stacks.append([Stack(model, training.session.data.train.x.shape[1:])])
         except Unstackable as error:
             self._alone.add(kind)
             log.warning("%s is not trained side by side with others: %s", self._task.space.name, error)

@@ -133,6 +133,24 @@ def test_augmented_images_and_smoothed_labels_agree_too(tmp_path: Path) -> None:
         assert stacked[key].train_loss == pytest.approx(report.train_loss, rel=1e-7)
 
 
+def test_threads_share_the_slots_and_change_nothing(tmp_path: Path) -> None:
+    task = bench_of().task
+    jobs = [job(task, number) for number in range(5)]
+    jobs[1] = replace(jobs[1], until=1)
+    reports = {}
+    before = torch.get_num_threads(), torch.get_rng_state()
+    for threads in (1, 2, 5):
+        evaluator = StackedEvaluator(task, Checkpoints(tmp_path / str(threads)), slots=5)
+        evaluator._threads = threads
+        reports[threads] = by_trial(run(evaluator, jobs))
+    assert torch.get_num_threads() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    for threads in (2, 5):
+        assert reports[threads].keys() == reports[1].keys()
+        for key, report in reports[threads].items():
+            assert report.train_loss == pytest.approx(reports[1][key].train_loss, rel=1e-5)
+
+
 def test_a_slot_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     task = bench_of().task
     jobs = [job(task, number) for number in range(6)]
