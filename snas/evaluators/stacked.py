@@ -74,8 +74,6 @@ class StackedEvaluator(Rounds[Training]):
                     outcomes[running.job.trial] = _alone(running.training)
                 continue
             sessions = [running.training.session for running in group]
-            while len(stacks) < min(self._threads, len(sessions)):
-                stacks.append(copy.deepcopy(stacks[0]))
             found = train_epoch(stacks, sessions, at_fault=network_at_fault)
             outcomes |= {running.job.trial: outcome for running, outcome in zip(group, found, strict=True)}
         reports: list[Report | Failure] = []
@@ -117,11 +115,12 @@ class StackedEvaluator(Rounds[Training]):
         if kind in self._alone:
             return None
         try:
-            self._stacks.append([Stack(model, training.session.data.train.x.shape[1:])])
+            stack = Stack(model, training.session.data.train.x.shape[1:])
         except Unstackable as error:
             self._alone.add(kind)
             log.warning("%s is not trained side by side with others: %s", self._task.space.name, error)
             return None
+        self._stacks.append([stack, *(copy.deepcopy(stack) for _ in range(self._threads - 1))])
         return self._stacks[-1]
 
     def _disband(self, error: Exception) -> None:
@@ -132,7 +131,7 @@ class StackedEvaluator(Rounds[Training]):
         self._slots = max(1, (self._slots or 1) // 2) if _short_of_memory(error) else 1
         text = " ".join(str(error).split())[:200]
         log.warning("%s: %s; going on with %d at a time", type(error).__name__, text, self._slots)
-        again = [replace(one.job, start=max(one.job.start, one.training.session.epoch)) for one in self._running]
+        again = [replace(one.job, start=max(one.job.start, one.training.saved)) for one in self._running]
         self._waiting = again + self._waiting
         self._running, self._stacks = [], []
 

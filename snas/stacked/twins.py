@@ -57,9 +57,9 @@ class Twin(nn.Module):
     like: Any
 
     def __init__(self, like: nn.Module) -> None:
-        """Take the options of a layer."""
+        """Take the options of a layer, which loses its values."""
         super().__init__()
-        object.__setattr__(self, "like", like)  # not a submodule: its parameters are not the stack's
+        object.__setattr__(self, "like", like.to("meta"))  # not a submodule: its parameters are not the stack's
         self.own: dict[str, Tensor] = {}
         self.slots = 0
 

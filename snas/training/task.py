@@ -112,6 +112,7 @@ class Training:
                 kernel=task.kernel,
             )
         self.epochs = self.session.epochs
+        self.saved = 0
         self.mask_checksum = sparse.masks.checksum()
         if mask_checksum and mask_checksum != self.mask_checksum:
             raise SnasError(
@@ -151,6 +152,7 @@ class Training:
         with network_at_fault():
             tensors = self.session.tensors()
         self._checkpoints.save(self.key, self.session.epoch, tensors)
+        self.saved = self.session.epoch
 
     def forget(self) -> None:
         """Drop the checkpoints of fewer epochs than now; call it when these are recorded."""

@@ -265,21 +265,23 @@ class Grudging(nn.Module):
         return out
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("error", "slots"), [(RuntimeError("CUDA error: cannot allocate memory"), 2), (ValueError("too wide"), 1)]
 )
 def test_where_memory_is_short_fewer_train_side_by_side(
-    error: Exception, slots: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    error: Exception, slots: int, threads: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = bench_of().task
     space = SearchSpace.from_model(lambda: Grudging(2, error), input_shape=(1, 8, 8), name="grudging")
     task = replace(task, space=space)
-    evaluator = StackedEvaluator(task, Checkpoints(tmp_path / "a"), slots=4)
+    evaluator = StackedEvaluator(task, Checkpoints(tmp_path / "a"), slots=5)
+    evaluator._threads = threads  # of two threads one has three networks, and the other two
     with caplog.at_level(logging.WARNING):
-        reports = by_trial(run(evaluator, [job(task, number) for number in range(4)]))
-    assert sorted(reports) == [(number, epoch) for number in range(4) for epoch in (1, 2, 3)]
+        reports = by_trial(run(evaluator, [job(task, number) for number in range(5)]))
+    assert sorted(reports) == [(number, epoch) for number in range(5) for epoch in (1, 2, 3)]
     assert f"going on with {slots} at a time" in caplog.text
-    serial = by_trial(run(SerialEvaluator(task, Checkpoints(tmp_path / "b")), [job(task, n) for n in range(4)]))
+    serial = by_trial(run(SerialEvaluator(task, Checkpoints(tmp_path / "b")), [job(task, n) for n in range(5)]))
     assert all(report.train_loss == pytest.approx(serial[key].train_loss, rel=1e-4) for key, report in reports.items())
 
 
