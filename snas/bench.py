@@ -16,6 +16,7 @@ from snas.search_spaces.catalog import open_space, require_fit
 from snas.seeds import Stream, derive
 from snas.settings import Settings
 from snas.training.devices import choose_device, choose_precision, environment, set_threads
+from snas.training.rule import PrecisionChoice
 from snas.training.task import Task
 
 EPOCH_RULE = "last"  # results are those after the last epoch; none is picked by its score
@@ -126,7 +127,7 @@ def open_bench(
         space=space,
         data=split,
         rule=settings.rule(
-            default_lr=space.learning_rate, precision=choose_precision(settings.precision, device, space.layers)
+            default_lr=space.learning_rate, precision=choose_precision(_wished(settings), device, space.layers)
         ),
         initialization=settings.init,
         rescale={"auto": None, "on": True, "off": False}[settings.rescale],
@@ -136,3 +137,8 @@ def open_bench(
     )
     choose_kernel(settings.kernel, device, precision=task.rule.precision, batch_size=task.rule.batch_size)
     return Bench(data, task, settings, {**environment(device), "kernel": settings.kernel})
+
+
+def _wished(settings: Settings) -> PrecisionChoice:
+    """The precision that was asked for; sparse kernels are for single precision."""
+    return "fp32" if settings.kernel == "sparse" and settings.precision == "auto" else settings.precision

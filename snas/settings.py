@@ -211,6 +211,12 @@ class SearchSettings(Settings):
         require_integer("front", self.front, 1, 1000)
         if self.slots is not None:
             require_integer("slots", self.slots, 1, 1024)
+            if self.evaluator == "serial" and self.slots > 1:
+                raise InputError(
+                    f"slots is {self.slots}, but evaluator serial trains one at a time; leave one of them out"
+                )
+        if self.evaluator == "stacked" and self.kernel == "sparse":
+            raise InputError("evaluator stacked has kernels of its own; leave out kernel sparse, or choose serial")
         for name in ("floor", "cap", "pin"):
             given = {
                 layer: read_density(str(value), f"{name} of layer {layer!r}")

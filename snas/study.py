@@ -91,6 +91,7 @@ def run_search(
     )
     checkpoints = Checkpoints(registry.files / study.name)
     evaluator = evaluators.get(settings.evaluator)(bench.task, checkpoints, slots=settings.slots)
+    registry.use_environment({**bench.environment, **evaluator.environment})
     _evaluate(evaluator, conductor)
     for trial in conductor.history:
         if trial.status is Status.FINISHED:  # a kill may have come between its last report and this
@@ -111,6 +112,7 @@ def run_search(
         for record in registry.repeats(study):
             if record.status is Status.FINISHED:
                 checkpoints.drop(candidate_key(record.number, record.repeat))
+    registry.use_environment(bench.environment)
     return conductor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import suppress
 
@@ -16,22 +17,28 @@ from snas.training.checkpoints import Checkpoints
 from snas.training.devices import free_memory
 from snas.training.task import Task
 
+log = logging.getLogger("snas")
+
 LARGEST = 1 << 19  # weights of a layer: beyond, its product keeps a core busy by itself
 MOST_WORK = 20_000_000  # multiply-adds for an example: beyond, a second thread is almost as good as a second process
-LEAST_WORK = 1_000_000_000  # multiply-adds for an epoch: below, a search is over about when processes have begun
+LEAST_WORK = 2_000_000_000  # multiply-adds for an epoch: below, a search is over about when processes have begun
 MOST_PROCESSES = 8  # more candidates at a time are proposed before any of them has told anything
 ROOM = 1 << 30  # bytes that a process is to have
 
 
 @evaluators.register("auto")
 def choose_evaluator(task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> Evaluator:
-    """What is faster: processes for small networks on many examples on a CPU, stacked for other small ones of linear
-    layers and all on a GPU, else serial; see docs/performance.md."""
+    """Stacked where that is faster and possible: on a CPU for networks of linear layers that are small, on a GPU for
+    all; processes for other small networks on many examples, on a CPU; else serial. See docs/performance.md."""
+    if slots != 1 and suits_stack(task):
+        return StackedEvaluator(task, checkpoints, slots=slots)
     if slots != 1 and suits_processes(task):
         with suppress(InputError):  # code that cannot be sent
             return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
-    if slots != 1 and suits_stack(task):
-        return StackedEvaluator(task, checkpoints, slots=slots)
+    if slots is not None and slots > 1:
+        log.warning(
+            "networks of %s are trained one at a time: neither stacked nor processes suits them", task.space.name
+        )
     return SerialEvaluator(task, checkpoints)
 
 
@@ -52,6 +59,8 @@ def suits_stack(task: Task) -> bool:
     from snas.stacked import Stack, Unstackable
 
     layers = task.space.layers
+    if task.kernel == "sparse":
+        return False
     if task.device.type == "cpu" and any(len(layer.shape) != 2 or layer.total > LARGEST for layer in layers):
         return False
     model = task.space.build(generator=torch.Generator().manual_seed(0))

@@ -6,9 +6,9 @@ the registry: the search records each report before the evaluator goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snas.densities import Densities
 from snas.plugins import Family
@@ -75,6 +75,11 @@ class Feed(Protocol):
 
 class Evaluator(Protocol):
     """Trains candidates and yields reports as they come."""
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """What is recorded with its reports where it is not as for the command's other trainings, and its name."""
+        ...
 
     def run(self, feed: Feed) -> Iterator[Sequence[Report | Failure]]:
         """Work until the feed is dry.

@@ -148,6 +148,7 @@ class ProcessesEvaluator(Rounds[_Training]):
         slots = slots or max(1, cores() // (task.threads or 1))
         super().__init__(task, checkpoints, slots)
         self._threads = task.threads or max(1, cores() // slots)
+        self.environment = {"evaluator": "processes", "threads": self._threads}
         self._spaces: dict[int, tuple[SearchSpace, int]] = {}  # by identity: the architecture and its number
         self._processes: dict[int, Process] = {}
         self._parked: dict[str, int] = {}

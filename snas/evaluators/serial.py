@@ -22,6 +22,7 @@ class SerialEvaluator:
         self._task = task
         self._checkpoints = checkpoints
         self._parked = Parked(task, checkpoints)
+        self.environment = {"evaluator": "serial"}
 
     def run(self, feed: Feed) -> Iterator[Sequence[Report | Failure]]:
         """Train jobs one after another until the feed is dry."""

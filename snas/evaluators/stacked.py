@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from snas.errors import FailedError, RefusedError, SnasError
+from snas.errors import FailedError, InputError, RefusedError, SnasError
 from snas.evaluators.base import Failure, Job, evaluators
 from snas.evaluators.parked import Parked
 from snas.evaluators.rounds import Rounds, Running
+from snas.search_spaces.base import SearchSpace
 from snas.stacked import Stack, Structure, Unstackable, make_own, structure, train_epoch
 from snas.stacked.memory import choose_slots
 from snas.training.checkpoints import Checkpoints
@@ -22,6 +24,27 @@ from snas.training.task import Task, Training, network_at_fault
 from snas.trials import Report
 
 log = logging.getLogger("snas")
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Networks that stack: of one space, prepared alike.
+
+    Attributes:
+        space: whose networks they are; two of its arguments need not show in a network's modules.
+        first: a stack without networks.
+        stacks: one for each thread that has had networks of the kind.
+    """
+
+    space: SearchSpace
+    first: Stack
+    stacks: list[Stack] = field(default_factory=list)
+
+    def take(self, number: int) -> list[Stack]:
+        """So many stacks."""
+        while len(self.stacks) < number:
+            self.stacks.append(copy.deepcopy(self.first))
+        return self.stacks[:number]
 
 
 @evaluators.register("stacked")
@@ -34,12 +57,17 @@ class StackedEvaluator(Rounds[Training]):
     """
 
     def __init__(self, task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> None:
+        if task.kernel == "sparse":
+            raise InputError(
+                "evaluator 'stacked' has kernels of its own; leave out kernel sparse, or choose evaluator serial"
+            )
         dense = replace(task, kernel="dense")  # what stands side by side is multiplied as a batch
         super().__init__(dense, checkpoints, slots)
         self._parked = Parked(dense, checkpoints)
-        self._stacks: list[list[Stack]] = []  # of each architecture, one for each thread
+        self._kinds: list[_Kind] = []
+        self._alone: set[tuple[str, Structure]] = set()
         self._threads = torch.get_num_threads() if task.device.type == "cpu" else 1
-        self._alone: set[Structure] = set()
+        self.environment = {"evaluator": "stacked", "kernel": "dense"}
 
     def _open(self, job: Job) -> Training:
         """Make the job's network. The first one decides how many slots there are, where nobody has said."""
@@ -48,13 +76,13 @@ class StackedEvaluator(Rounds[Training]):
             training.restore(job.start)
             if self._slots is None:
                 with network_at_fault():
-                    self._slots = choose_slots(self._task, training, self._stacks_of(training))
+                    kind = self._kind_of(job, training)
+                    self._slots = choose_slots(self._task, training, None if kind is None else kind.first)
         return training
 
     def _round(self) -> list[Report | Failure]:
         try:
-            with self._quiet():
-                return self._train()
+            return self._train()
         except SnasError:
             raise
         except Exception as error:
@@ -68,13 +96,15 @@ class StackedEvaluator(Rounds[Training]):
     def _train(self) -> list[Report | Failure]:
         """Train an epoch of every running job."""
         outcomes: dict[int, Epoch | RefusedError | FailedError] = {}
-        for stacks, group in self._groups():
-            if not stacks or len(group) == 1:
+        for kind, group in self._groups():
+            if kind is None or len(group) == 1:
                 for running in group:
                     outcomes[running.job.trial] = _alone(running.training)
                 continue
             sessions = [running.training.session for running in group]
-            found = train_epoch(stacks, sessions, at_fault=network_at_fault)
+            with self._quiet():
+                stacks = kind.take(min(self._threads, len(sessions)))
+                found = train_epoch(stacks, sessions, at_fault=network_at_fault)
             outcomes |= {running.job.trial: outcome for running, outcome in zip(group, found, strict=True)}
         reports: list[Report | Failure] = []
         for running in self._running:
@@ -82,8 +112,12 @@ class StackedEvaluator(Rounds[Training]):
             if not isinstance(outcome, Epoch):
                 reports.append(self._failure(running.job, outcome))
             elif outcome.number > running.job.start:  # else an epoch whose checkpoint was lost, reported before
-                running.training.save()
-                reports.append(running.training.report(outcome, running.job.trial))
+                try:
+                    running.training.save()
+                except FailedError as error:
+                    reports.append(self._failure(running.job, error))
+                else:
+                    reports.append(running.training.report(outcome, running.job.trial))
         return reports
 
     def _epochs(self, training: Training) -> int:
@@ -91,37 +125,37 @@ class StackedEvaluator(Rounds[Training]):
 
     def _go_on(self, running: Running[Training]) -> None:
         running.training.forget()
+        running.training.filed = running.training.session.epoch
 
     def _park(self, running: Running[Training]) -> None:
         running.training.forget()
         make_own(running.training.session.model)
         self._parked.park(running.job, running.training)
 
-    def _groups(self) -> list[tuple[list[Stack], list[Running[Training]]]]:
-        """The running jobs by the stacks that they fit in; none for those that fit in none."""
-        groups: dict[int, tuple[list[Stack], list[Running[Training]]]] = {}
+    def _groups(self) -> list[tuple[_Kind | None, list[Running[Training]]]]:
+        """The running jobs by their kind; None for those that do not stack."""
+        groups: dict[int, tuple[_Kind | None, list[Running[Training]]]] = {}
         for running in self._running:
-            stacks = self._stacks_of(running.training) if self._slots != 1 else None
-            groups.setdefault(id(stacks), (stacks or [], []))[1].append(running)
+            kind = self._kind_of(running.job, running.training) if self._slots != 1 else None
+            groups.setdefault(id(kind), (kind, []))[1].append(running)
         return list(groups.values())
 
-    def _stacks_of(self, training: Training) -> list[Stack] | None:
-        """The stacks that a network fits in, made where there is none; None where its kind does not stack."""
+    def _kind_of(self, job: Job, training: Training) -> _Kind | None:
+        """The kind of a job's network; None where it does not stack."""
         model = training.session.model
-        for stacks in self._stacks:
-            if stacks[0].fits(model):
-                return stacks
-        kind = structure(model)
-        if kind in self._alone:
+        for kind in self._kinds:
+            if kind.space is job.space and kind.first.fits(model):
+                return kind
+        key = json.dumps(dict(job.space.arguments), sort_keys=True, default=repr), structure(model)
+        if key in self._alone:
             return None
         try:
-            stack = Stack(model, training.session.data.train.x.shape[1:])
+            self._kinds.append(_Kind(job.space, Stack(model, training.session.data.train.x.shape[1:])))
         except Unstackable as error:
-            self._alone.add(kind)
+            self._alone.add(key)
             log.warning("%s is not trained side by side with others: %s", self._task.space.name, error)
             return None
-        self._stacks.append([stack, *(copy.deepcopy(stack) for _ in range(self._threads - 1))])
-        return self._stacks[-1]
+        return self._kinds[-1]
 
     def _disband(self, error: Exception) -> None:
         """Begin the interrupted epoch again with fewer slots: where memory was short with half of them, else with one,
@@ -131,9 +165,9 @@ class StackedEvaluator(Rounds[Training]):
         self._slots = max(1, (self._slots or 1) // 2) if _short_of_memory(error) else 1
         text = " ".join(str(error).split())[:200]
         log.warning("%s: %s; going on with %d at a time", type(error).__name__, text, self._slots)
-        again = [replace(one.job, start=max(one.job.start, one.training.saved)) for one in self._running]
+        again = [replace(one.job, start=max(one.job.start, one.training.filed)) for one in self._running]
         self._waiting = again + self._waiting
-        self._running, self._stacks = [], []
+        self._running, self._kinds = [], []
 
 
 def _alone(training: Training) -> Epoch | RefusedError | FailedError:

@@ -171,7 +171,10 @@ def _recorded(key: str, measured: Callable[[], float]) -> float:
     Processes that come together wait for the first, and read what it wrote. Without a file to write to, every process
     measures for itself.
     """
-    path = cache_file()
+    try:
+        path = cache_file()
+    except RuntimeError:  # nobody's home, as in some containers
+        return measured()
     with _locked(path):
         everything = _read(path)
         own = everything.setdefault(_machine(), {})

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from threading import Event
 from time import perf_counter
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from snas.errors import FailedError, RefusedError
+from snas.errors import FailedError, RefusedError, SnasError
 from snas.masks import Masks
 from snas.stacked.stack import Stack
 from snas.training.session import Epoch, Session
@@ -38,19 +39,24 @@ def train_epoch(
     """
     shares = min(len(stacks), len(sessions))
     if shares == 1:
-        return _train_share(stacks[0], sessions, at_fault)
+        return _train_share(stacks[0], sessions, at_fault, Event())
     bounds = [len(sessions) * share // shares for share in range(shares + 1)]
+    stop = Event()
     with ThreadPoolExecutor(shares) as pool:
         found = [
-            pool.submit(_train_share, stack, sessions[begin:end], at_fault)
+            pool.submit(_train_share, stack, sessions[begin:end], at_fault, stop)
             for stack, begin, end in zip(stacks, bounds[:-1], bounds[1:], strict=False)
         ]
-        wait(found)
+        try:
+            wait(found)
+        except BaseException:  # an interrupt: nobody will want what they find
+            stop.set()
+            raise
     return [outcome for share in found for outcome in share.result()]
 
 
 def _train_share(
-    stack: Stack, sessions: Sequence[Session], at_fault: Callable[[], AbstractContextManager[None]]
+    stack: Stack, sessions: Sequence[Session], at_fault: Callable[[], AbstractContextManager[None]], stop: Event
 ) -> list[Outcome]:
     start = perf_counter()
     outcomes: dict[int, Outcome] = {}
@@ -65,7 +71,7 @@ def _train_share(
     if begun:
         running = [sessions[place] for place in begun]
         stack.bind([session.model for session in running], _masks(running))
-        totals = _train(stack, running, orders)
+        totals = _train(stack, running, orders, stop)
         steps = len(orders[0][0])
         each = (perf_counter() - start) / len(running)
         for place, session, (loss, accuracy) in zip(begun, running, totals, strict=True):
@@ -88,14 +94,16 @@ def _masks(sessions: Sequence[Session]) -> list[Masks] | None:
 
 
 def _train(
-    stack: Stack, sessions: Sequence[Session], orders: Sequence[tuple[list[Tensor], torch.Generator]]
+    stack: Stack, sessions: Sequence[Session], orders: Sequence[tuple[list[Tensor], torch.Generator]], stop: Event
 ) -> list[tuple[float, float]]:
-    """Train the epoch that the sessions began; return each one's mean loss and accuracy."""
+    """Train the epoch that the sessions began, unless it is stopped; return each one's mean loss and accuracy."""
     first = sessions[0]
     stack.train()
     steps = len(orders[0][0])
     totals = torch.zeros(2, len(sessions), device=first.device)
     for index in range(steps):
+        if stop.is_set():
+            raise SnasError("interrupted")
         x, y = _examples(sessions, orders, index)
         with first.precision():
             logits = stack(x)

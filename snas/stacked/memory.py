@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,14 +18,14 @@ MOST_SLOTS = {"cpu": 16, "cuda": 64}
 SHARE = 0.5  # of the free memory that slots may take
 
 
-def choose_slots(task: Task, training: Training, stacks: Sequence[Stack] | None) -> int:
+def choose_slots(task: Task, training: Training, stack: Stack | None) -> int:
     """How many networks like this one to train at a time: as many as are of use on the device, and fit into half of its
     free memory; one where they do not stand in a stack."""
-    if not stacks:
+    if stack is None:
         return 1
     free = free_memory(task.device)
     most = MOST_SLOTS.get(task.device.type, 1)
-    return most if free is None else max(1, min(most, int(SHARE * free / bytes_per_slot(training, stacks[0]))))
+    return most if free is None else max(1, min(most, int(SHARE * free / bytes_per_slot(training, stack))))
 
 
 def bytes_per_slot(training: Training, stack: Stack) -> int:

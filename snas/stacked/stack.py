@@ -12,6 +12,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from snas.errors import SnasError
 from snas.kernels.sparse_linear import Pattern, available
+from snas.seeds import seeded
 from snas.stacked.twins import TWINS, Blocks, LinearTwin, Twin
 from snas.training.session import full_precision
 
@@ -43,7 +44,7 @@ class Stack:
         _require_plain(model)
         self._structure = structure(model)
         self._twins: dict[str, Twin] = {}
-        self._network = self._with_twins(copy.deepcopy(model))
+        self._network = self._with_twins(_copied(model))
         self._paths = [name for name, _ in model.named_parameters()]
         self._buffers = [name for name, _ in model.named_buffers()]
         self.leaves: dict[str, Tensor] = {}
@@ -56,7 +57,13 @@ class Stack:
         """Whether a network is of the stack's architecture."""
         return structure(model) == self._structure
 
-    def bind(self, models: Sequence[nn.Module], masks: Sequence[Mapping[str, Tensor]] | None = None) -> None:
+    def bind(
+        self,
+        models: Sequence[nn.Module],
+        masks: Sequence[Mapping[str, Tensor]] | None = None,
+        *,
+        few: float | None = None,
+    ) -> None:
         """Put networks side by side, in this order. Their parameters and buffers are views from now on.
 
         Those of networks that were in the stack before stay views of what was the stack then.
@@ -65,6 +72,7 @@ class Stack:
             models: the networks.
             masks: of each, layer name -> mask, where they do not move and arithmetic is in single precision on a CPU:
                 layers of which few weights are left are multiplied with these alone, and have no gradients elsewhere.
+            few: density up to which that is so; `FEW` where not given.
         """
         if self._holds(models):
             return
@@ -88,7 +96,7 @@ class Stack:
         for path, twin in self._twins.items():
             twin.slots = len(models)
             if isinstance(twin, LinearTwin):
-                twin.blocks = self._blocks(path, masks)
+                twin.blocks = self._blocks(path, masks, FEW if few is None else few)
 
     def release(self) -> None:
         """Let all networks go."""
@@ -123,11 +131,14 @@ class Stack:
             leaf.grad = None
             for own in self._parameters[name]:
                 own.grad = None  # or there would be two sets of gradients for a while
+        for twin in self._twins.values():
+            if isinstance(twin, LinearTwin) and twin.blocks is not None:
+                twin.blocks.gradient.view(-1).index_fill_(0, twin.blocks.places, 0.0)
         loss.backward()  # type: ignore[no-untyped-call]
         for name, leaf in self.leaves.items():
             twin = self._twins[name.rpartition(".")[0]]
             blocks = twin.blocks if isinstance(twin, LinearTwin) and leaf is twin.own["weight"] else None
-            gradient = leaf.grad if blocks is None else blocks.gradient
+            gradient = leaf.grad if blocks is None else blocks.gradient if twin.called else None
             each = [None] * len(self._members) if gradient is None else gradient.unbind()
             for own, part in zip(self._parameters[name], each, strict=True):
                 own.grad = part
@@ -140,14 +151,14 @@ class Stack:
         views = self.leaves[name].unbind()
         return all(own.data_ptr() == view.data_ptr() for own, view in zip(self._parameters[name], views, strict=True))
 
-    def _blocks(self, path: str, masks: Sequence[Mapping[str, Tensor]] | None) -> Blocks | None:
+    def _blocks(self, path: str, masks: Sequence[Mapping[str, Tensor]] | None, few: float) -> Blocks | None:
         """The kept weights of a layer, where they are few."""
         if masks is None or any(path not in own for own in masks) or not available():
             return None
         total = sum(own[path].numel() for own in masks)
-        if sum(int(own[path].count_nonzero()) for own in masks) > FEW * total:
+        if sum(int(own[path].count_nonzero()) for own in masks) > few * total:
             return None
-        return Blocks.of([self._pattern(own[path]) for own in masks])
+        return Blocks.of([self._pattern(own[path]) for own in masks], self._twins[path].own["weight"].detach())
 
     def _pattern(self, mask: Tensor) -> Pattern:
         """The mask's pattern, remembered as long as there is the mask."""
@@ -174,32 +185,19 @@ class Stack:
         return self._twins[path].own[last]
 
     def _prove(self, model: nn.Module, input_shape: tuple[int, ...]) -> None:
-        """Compare two networks side by side with each alone, forward and backward, in double precision."""
+        """Compare two networks side by side with each alone, forward and backward, in double precision: all weights
+        multiplied, then kept ones alone, which are all."""
         generator = torch.Generator().manual_seed(0)
         device = next(model.parameters()).device
-        members = [_disturbed(copy.deepcopy(model), generator) for _ in range(2)]
-        alone = copy.deepcopy(members)
         x = torch.randn(2, 2, *input_shape, dtype=torch.float64, generator=generator).to(device)
+        linear = [path for path, twin in self._twins.items() if isinstance(twin, LinearTwin)]
+        whole = {
+            path: torch.ones(model.get_parameter(f"{path}.weight").shape, dtype=torch.bool) for path in linear if path
+        }
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                self.bind(members)
-                self.train()
-                together = self(x)
-                self.backward(together.square().sum())
-                self.train(False)
-                with torch.no_grad():
-                    evaluated = self(x)
-                for slot, network in enumerate(alone):
-                    out = network.train()(x[:, slot])
-                    out.square().sum().backward()
-                    gradients = zip(
-                        map(_gradient, members[slot].parameters()), map(_gradient, network.parameters()), strict=True
-                    )
-                    with torch.no_grad():
-                        pairs = [(together[:, slot], out), (evaluated[:, slot], network.eval()(x[:, slot])), *gradients]
-                    if not all(_close(a, b) for a, b in pairs):
-                        raise Unstackable("side by side its networks do not compute what each computes alone")
+            for masks in (None, [whole, whole]) if whole and device.type == "cpu" else (None,):
+                members = [_disturbed(_copied(model), generator) for _ in range(2)]
+                self._compare(members, [_copied(member) for member in members], x, masks)
         except Unstackable:
             raise
         except Exception as error:  # whatever the network's code raises, it does not stack
@@ -208,6 +206,55 @@ class Stack:
         finally:
             self.train()
             self.release()
+
+    def _compare(
+        self,
+        members: Sequence[nn.Module],
+        alone: Sequence[nn.Module],
+        x: Tensor,
+        masks: Sequence[Mapping[str, Tensor]] | None,
+    ) -> None:
+        """Raise Unstackable unless networks compute side by side what their copies compute alone."""
+        with seeded(0):
+            self.bind(members, masks, few=1.0)
+            self.train()
+            together = self(x)
+            self.backward(together.square().sum())
+            self.train(False)
+            with torch.no_grad():
+                evaluated = self(x)
+            for slot, network in enumerate(alone):
+                before = _memory_of(network.train())
+                out = network(x[:, slot])
+                if _memory_of(network) != before:
+                    raise Unstackable("its layers remember something from one batch to the next")
+                out.square().sum().backward()
+                gradients = zip(
+                    map(_gradient, members[slot].parameters()), map(_gradient, network.parameters()), strict=True
+                )
+                with torch.no_grad():
+                    pairs = [(together[:, slot], out), (evaluated[:, slot], network.eval()(x[:, slot])), *gradients]
+                if not all(_close(a, b) for a, b in pairs):
+                    raise Unstackable("side by side its networks do not compute what each computes alone")
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy; raises Unstackable for a network that cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # whatever its attributes are
+        text = " ".join(str(error).split())[:200]
+        raise Unstackable(f"it cannot be copied ({type(error).__name__}: {text})") from error
+
+
+def _memory_of(model: nn.Module) -> dict[str, int]:
+    """Identities of what modules keep in attributes of their own, beside parameters, buffers and submodules."""
+    return {
+        f"{path}.{name}": id(value)
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training"
+    }
 
 
 def make_own(model: nn.Module) -> None:

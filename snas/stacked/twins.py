@@ -29,7 +29,7 @@ class Blocks:
     Attributes:
         pattern: of the matrix that has the networks' weights along its diagonal.
         places: of the kept weights among all, (slots, out, in) in a row; int64, shape (kept,).
-        gradient: of all weights, shape (slots, out, in): zero except at the places, which every backward pass writes.
+        gradient: of all weights, shape (slots, out, in): zero except at the places, where backward passes add.
             It does not go through autograd, which would copy it.
     """
 
@@ -38,11 +38,11 @@ class Blocks:
     gradient: Tensor
 
     @classmethod
-    def of(cls, patterns: Sequence[Pattern]) -> Blocks:
-        """Those of networks with these patterns."""
+    def of(cls, patterns: Sequence[Pattern], like: Tensor) -> Blocks:
+        """Those of networks with these patterns, for weights of the type of `like`."""
         rows, columns = patterns[0].shape
         places = [pattern.places() + slot * rows * columns for slot, pattern in enumerate(patterns)]
-        return cls(Pattern.beside(patterns), torch.cat(places), torch.zeros(len(patterns), rows, columns))
+        return cls(Pattern.beside(patterns), torch.cat(places), like.new_zeros(len(patterns), rows, columns))
 
 
 class Twin(nn.Module):
@@ -74,13 +74,16 @@ class LinearTwin(Twin):
 
     Attributes:
         blocks: where the networks' kept weights are, along a diagonal; None to multiply with all.
+        called: whether the layer had a part in the forward pass.
     """
 
     blocks: Blocks | None = None
+    called: bool = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, slots * in) to (batch, slots * out)."""
         weight = self.own["weight"]
+        self.called = True
         if self.blocks is None:
             out: Tensor = _BatchedLinear.apply(x, weight)  # type: ignore[no-untyped-call]
         else:
@@ -236,7 +239,7 @@ class _DiagonalLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             turned = values.index_select(0, pattern.order)
             of_x = multiply(pattern.back_offsets, pattern.back_columns, turned, errors).t()
-        blocks.gradient.view(-1).index_copy_(0, blocks.places, sample(pattern, values, errors, features))
+        blocks.gradient.view(-1).index_add_(0, blocks.places, sample(pattern, values, errors, features))
         return of_x, None, None
 
 

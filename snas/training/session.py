@@ -22,7 +22,7 @@ from snas.pruning.dynamic.base import Movement
 from snas.pruning.dynamic.mover import Mover
 from snas.pruning.dynamic.support import Support
 from snas.pruning.scores import Batch
-from snas.seeds import Stream, derive
+from snas.seeds import Stream, derive, seeded
 from snas.training.augment import crop_and_flip
 from snas.training.rule import TrainingRule
 
@@ -339,9 +339,14 @@ class Session:
     @contextmanager
     def _seeded(self, number: int) -> Iterator[None]:
         """Give layers that draw from global state (dropout) the epoch's seed, and put the global state back."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive(self.seed, Stream.EPOCH, number))
+        index = (
+            torch.cuda.current_device()
+            if self.device.type == "cuda" and self.device.index is None
+            else self.device.index
+        )
+        with seeded(
+            derive(self.seed, Stream.EPOCH, number), devices=[] if self.device.type != "cuda" else [index or 0]
+        ):
             yield
 
 

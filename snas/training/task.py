@@ -112,7 +112,7 @@ class Training:
                 kernel=task.kernel,
             )
         self.epochs = self.session.epochs
-        self.saved = 0
+        self.filed = 0  # epochs that are known to be in the registry, where the evaluator takes note
         self.mask_checksum = sparse.masks.checksum()
         if mask_checksum and mask_checksum != self.mask_checksum:
             raise SnasError(
@@ -152,7 +152,6 @@ class Training:
         with network_at_fault():
             tensors = self.session.tensors()
         self._checkpoints.save(self.key, self.session.epoch, tensors)
-        self.saved = self.session.epoch
 
     def forget(self) -> None:
         """Drop the checkpoints of fewer epochs than now; call it when these are recorded."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from snas.bench import Bench, open_bench
 from snas.densities import Densities
+from snas.errors import FailedError
 from snas.evaluators.auto import choose_evaluator
 from snas.evaluators.base import Evaluator, Failure, Job
 from snas.evaluators.serial import SerialEvaluator
@@ -294,6 +295,77 @@ def test_a_network_that_does_not_stack_is_trained_by_itself(tmp_path: Path, capl
     assert {key: replace(report, seconds=0) for key, report in stacked.items()} == {
         key: replace(report, seconds=0) for key, report in serial.items()
     }
+
+
+class Hidden(nn.Module):
+    """Computes by a number that neither its modules nor its parameters show."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(64, 10), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.flatten(1)) * self.scale
+        return out
+
+
+def test_networks_of_different_spaces_do_not_share_a_stack_though_they_look_alike(tmp_path: Path) -> None:
+    task = bench_of().task
+    spaces = [
+        SearchSpace.from_model(lambda scale=scale: Hidden(scale), input_shape=(1, 8, 8), name="hidden")  # type: ignore[misc]
+        for scale in (1.0, 3.0)
+    ]
+    jobs = [job(task.of(spaces[number % 2]), number) for number in range(4)]
+    serial = by_trial(run(SerialEvaluator(task, Checkpoints(tmp_path / "a")), jobs))
+    stacked = by_trial(run(StackedEvaluator(task, Checkpoints(tmp_path / "b"), slots=4), jobs))
+    assert serial.keys() == stacked.keys()
+    assert all(stacked[key].train_loss == pytest.approx(report.train_loss, rel=1e-4) for key, report in serial.items())
+
+
+class Twice(nn.Module):
+    """Goes through one layer twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(64, 32), nn.Linear(32, 32), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x.flatten(1)).relu()
+        for _ in range(2):
+            h = self.middle(h).relu()
+        out: Tensor = self.last(h)
+        return out
+
+
+def test_a_layer_that_is_used_twice_gets_both_gradients(tmp_path: Path) -> None:
+    task = replace(bench_of().task, space=SearchSpace.from_model(Twice, input_shape=(1, 8, 8), name="twice"))
+    jobs = [job(task, number, density=0.1) for number in range(3)]
+    serial = by_trial(run(SerialEvaluator(task, Checkpoints(tmp_path / "a")), jobs))
+    stacked = by_trial(run(StackedEvaluator(task, Checkpoints(tmp_path / "b"), slots=3), jobs))
+    assert serial.keys() == stacked.keys()
+    assert all(stacked[key].train_loss == pytest.approx(report.train_loss, rel=1e-4) for key, report in serial.items())
+
+
+def test_what_cannot_be_saved_fails_one_candidate_and_a_short_memory_begins_the_epoch_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = bench_of().task
+    save, short = Checkpoints.save, [True]
+
+    def failing(self: Checkpoints, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
+        if key == "trial-1" and epoch == 2 and short:
+            short.pop()
+            raise MemoryError
+        if key == "trial-2" and epoch == 2:
+            raise FailedError("it does not tell its state")
+        save(self, key, epoch, tensors)
+
+    monkeypatch.setattr(Checkpoints, "save", failing)
+    reports = run(StackedEvaluator(task, Checkpoints(tmp_path), slots=3), [job(task, n) for n in range(3)])
+    failures = [report for report in reports if isinstance(report, Failure)]
+    assert [(failure.trial, failure.reason) for failure in failures] == [(2, "it does not tell its state")]
+    rest = by_trial([report for report in reports if report not in failures])
+    assert sorted(rest) == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 1)]
 
 
 @pytest.mark.parametrize(

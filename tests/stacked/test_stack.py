@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -188,6 +189,27 @@ class Tied(nn.Module):
         return out
 
 
+class Counting(nn.Module):
+    """Remembers how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(12, 4), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.layer(x)
+        return out
+
+
+class Locked(Counting):
+    """Has something that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 @pytest.mark.parametrize(
     ("factory", "reason"),
     [
@@ -197,6 +219,8 @@ class Tied(nn.Module):
         (lambda: network(nn.Linear(12, 6), nn.LayerNorm(6), nn.Linear(6, 4)), "LayerNorm, which has no twin"),
         (Own, "the network itself is a Own, which has no twin"),
         (Tied, "share a parameter"),
+        (Counting, "remember something"),
+        (Locked, "cannot be copied"),
     ],
 )
 def test_what_does_not_stack_is_found_out(factory: Callable[[], nn.Module], reason: str) -> None:
