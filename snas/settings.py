@@ -66,7 +66,7 @@ class Settings:
     label_smoothing: float = _rule("label_smoothing")
     augment: Augmentation = _rule("augment")
     precision: PrecisionChoice = option(
-        "auto",
+        "fp32",
         "Arithmetic of the forward pass; weights stay in float32. auto: bf16 for convolutions where it is faster.",
         panel=TRAINING,
     )

@@ -143,13 +143,13 @@ def transfer(
 
 
 def _usual(source: Entry, path: str, *, space: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the row was trained with. Another space has a learning rate, precision and arguments of its own."""
+    """What the row was trained with. Another space has a learning rate and arguments of its own."""
     recorded = settings_of(source, path, epochs=None)
     values = {name: getattr(recorded, name) for name in as_in_row()}
     arguments = {name.replace("-", "_"): value for name, value in dict(given.get("space_arg") or {}).items()}
     if space is None:
         return values | {"space_arg": {**values["space_arg"], **arguments}}
-    return values | {"space_arg": arguments, "lr": None, "precision": "auto"}
+    return values | {"space_arg": arguments, "lr": None}
 
 
 def _rule(source: Entry, chosen: TransferSettings) -> str:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from snas.bench import open_bench
 from snas.errors import InputError
+from snas.settings import Settings
+from snas.training import devices
 from snas.training.augment import crop_and_flip
 from snas.training.rule import TrainingRule
 
@@ -63,3 +66,29 @@ def test_crops_are_shifts_of_the_padded_image_mirrored_or_not():
     assert 0 < mirrored < 6
     assert torch.equal(out, crop_and_flip(x, generator=torch.Generator().manual_seed(0)))
     assert not torch.equal(out, crop_and_flip(x, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "space", "asked", "chosen"),
+    [
+        ({"avx512_bf16"}, "resnet14", "auto", "bf16"),
+        ({"amx_bf16"}, "resnet14", "auto", "bf16"),
+        ({"avx512f"}, "resnet14", "auto", "fp32"),
+        ({"avx512_bf16"}, "lenet-300-100", "auto", "fp32"),
+        ({"avx512_bf16"}, "resnet14", "fp32", "fp32"),
+        (set(), "lenet-300-100", "bf16", "bf16"),
+    ],
+)
+def test_auto_precision_is_bf16_for_convolutions_on_processors_that_multiply_it(
+    flags, space, asked, chosen, monkeypatch
+):
+    monkeypatch.setattr(devices, "_processor_flags", lambda: frozenset(flags))
+    bench = open_bench(Settings(space=space, precision=asked, device="cpu"))
+    assert bench.task.rule.precision == chosen
+    assert bench.describe_rule()["precision"] == chosen
+
+
+def test_the_default_precision_is_single():
+    assert Settings().precision == "fp32"
+    with pytest.raises(InputError, match="precision is 'half'"):
+        Settings(precision="half")
