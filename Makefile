@@ -9,7 +9,7 @@ export PIP_REQUIRE_VIRTUALENV := 1
 .PHONY: help search test slow lint types wheel check bench bench-overheads bench-strategies clean
 
 help:
-	@echo "make search   search sparse ResNet-32s on real images and print the leaderboard (about 3 minutes)"
+	@echo "make search   search sparse ResNet-32s on real images and print the leaderboard (about 4 minutes)"
 	@echo "make test     run the tests"
 	@echo "make slow     run the tests that take longer"
 	@echo "make check    lint, types, tests, and the wheel in a fresh environment"
