@@ -21,3 +21,9 @@ class FailedError(SnasError):
 
 class DivergedError(FailedError):
     """Training gave a loss that is NaN or infinite."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message on one line, shortened."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

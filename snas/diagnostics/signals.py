@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from snas.diagnostics.active_paths import path_signals
-from snas.errors import SnasError
+from snas.errors import SnasError, one_line
 from snas.masks import Masks
 from snas.pruning.passes import isolated, total_gradient
 from snas.pruning.scores import Batch
-from snas.search_spaces.inspection import one_line
 
 log = logging.getLogger("snas")
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from snas.data.split import Arrays, SearchData
-from snas.errors import InputError, SnasError
+from snas.errors import InputError, SnasError, one_line
 from snas.evaluators.base import Failure
 from snas.plugins import Family
 from snas.pruning.allocations import allocations
@@ -95,9 +95,9 @@ def pack(what: Any, name: str) -> bytes:
         with _by_value(cloudpickle, foreign_modules()):
             return cast(bytes, cloudpickle.dumps(what, protocol=pickle.HIGHEST_PROTOCOL))
     except Exception as error:  # whatever the __reduce__ of somebody's object raises
-        text = " ".join(str(error).split())[:200]
         raise InputError(
-            f"space {name!r} cannot be sent to other processes ({type(error).__name__}: {text}); use --evaluator serial"
+            f"space {name!r} cannot be sent to other processes ({type(error).__name__}: {one_line(error)}); "
+            "use --evaluator serial"
         ) from error
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from snas.errors import FailedError, InputError, RefusedError, SnasError
+from snas.errors import FailedError, InputError, RefusedError, SnasError, one_line
 from snas.evaluators.base import Failure, Job, evaluators
 from snas.evaluators.parked import Parked
 from snas.evaluators.rounds import Rounds, Running
@@ -163,8 +163,7 @@ class StackedEvaluator(Rounds[Training]):
         if self._slots == 1:
             raise error
         self._slots = max(1, (self._slots or 1) // 2) if _short_of_memory(error) else 1
-        text = " ".join(str(error).split())[:200]
-        log.warning("%s: %s; going on with %d at a time", type(error).__name__, text, self._slots)
+        log.warning("%s: %s; going on with %d at a time", type(error).__name__, one_line(error), self._slots)
         again = [replace(one.job, start=max(one.job.start, one.training.filed)) for one in self._running]
         self._waiting = again + self._waiting
         self._running, self._kinds = [], []

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from snas.errors import FailedError, InputError, RefusedError, SnasError
+from snas.errors import FailedError, InputError, RefusedError, SnasError, one_line
 from snas.evaluators.base import Failure, Job
 from snas.evaluators.parked import Parked
 from snas.evaluators.sharing import Answer, Setup, add_plugins, map_examples, with_examples
@@ -135,9 +135,9 @@ def _unpack(message: bytes) -> Any:
     try:
         return pickle.loads(message)
     except Exception as error:  # whatever the user's code raises
-        text = " ".join(str(error).split())[:200]
         raise InputError(
-            f"the space cannot be opened in another process ({type(error).__name__}: {text}); use --evaluator serial"
+            f"the space cannot be opened in another process ({type(error).__name__}: {one_line(error)}); "
+            "use --evaluator serial"
         ) from error
 
 
@@ -154,8 +154,9 @@ def _begin(setup: Setup, examples: int) -> Worker:
 def _defect(error: BaseException) -> SnasError:
     """What cannot be told as the end of one candidate."""
     traceback.print_exception(error)
-    text = " ".join(str(error).split())[:300]
-    return SnasError(f"a process that trains candidates met {type(error).__name__}: {text}; use --evaluator serial")
+    return SnasError(
+        f"a process that trains candidates met {type(error).__name__}: {one_line(error)}; use --evaluator serial"
+    )
 
 
 def _listen(connection: Connection, messages: SimpleQueue[bytes]) -> None:

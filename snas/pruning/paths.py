@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from snas.densities import Densities
-from snas.errors import RefusedError
+from snas.errors import RefusedError, one_line
 from snas.masks import Masks, units, weights_of
 from snas.pruning.copies import double_copy
-from snas.search_spaces.inspection import one_line
 from snas.search_spaces.weights import GRUS, LSTMS, PRUNABLE, weights_in
 
 log = logging.getLogger("snas")

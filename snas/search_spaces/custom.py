@@ -30,10 +30,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from snas.errors import InputError
+from snas.errors import InputError, one_line
 from snas.plugins import bind_arguments
 from snas.search_spaces.base import SearchSpace
-from snas.search_spaces.inspection import one_line
 
 
 def open_custom(name: str, *, input_shape: tuple[int, ...], classes: int, arguments: Mapping[str, Any]) -> SearchSpace:

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from snas.densities import Layer
-from snas.errors import InputError
+from snas.errors import InputError, one_line
 from snas.search_spaces.weights import KINDS, PRUNABLE, positions_in, weights_in
 
-__all__ = ["PRUNABLE", "fingerprint", "finish", "inspect_network", "one_line"]
+__all__ = ["PRUNABLE", "fingerprint", "finish", "inspect_network"]
 
 # Modules whose printed form leaves options out.
 _TERSE = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -75,12 +75,6 @@ def finish(model: nn.Module, input_shape: tuple[int, ...], *, name: str) -> nn.M
             "it must build a new network at every call and keep none"
         )
     return model
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message on one line, shortened."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def fingerprint(model: nn.Module) -> str:

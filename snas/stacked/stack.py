@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from snas.errors import SnasError
+from snas.errors import SnasError, one_line
 from snas.kernels.sparse_linear import Pattern, available
 from snas.seeds import seeded
 from snas.stacked.twins import TWINS, Blocks, LinearTwin, Twin
@@ -201,8 +201,9 @@ class Stack:
         except Unstackable:
             raise
         except Exception as error:  # whatever the network's code raises, it does not stack
-            text = " ".join(str(error).split())[:200]
-            raise Unstackable(f"its code does not work side by side ({type(error).__name__}: {text})") from error
+            raise Unstackable(
+                f"its code does not work side by side ({type(error).__name__}: {one_line(error)})"
+            ) from error
         finally:
             self.train()
             self.release()
@@ -243,8 +244,7 @@ def _copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
     except Exception as error:  # whatever its attributes are
-        text = " ".join(str(error).split())[:200]
-        raise Unstackable(f"it cannot be copied ({type(error).__name__}: {text})") from error
+        raise Unstackable(f"it cannot be copied ({type(error).__name__}: {one_line(error)})") from error
 
 
 def _memory_of(model: nn.Module) -> dict[str, int]:

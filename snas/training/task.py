@@ -11,7 +11,7 @@ import torch
 from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
 from snas.diagnostics.signals import EXAMPLES, measure
-from snas.errors import FailedError, InputError, SnasError
+from snas.errors import FailedError, InputError, SnasError, one_line
 from snas.pruning.methods import Method
 from snas.pruning.prepare import Sparse, prepare
 from snas.pruning.scores import Batch
@@ -198,8 +198,7 @@ def network_at_fault() -> Iterator[None]:
     except SnasError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        raise FailedError(f"{type(error).__name__}: {text}") from error
+        raise FailedError(f"{type(error).__name__}: {one_line(error)}") from error
 
 
 def score_batch(data: SearchData, *, seed: int, examples: int = 128) -> Batch:
