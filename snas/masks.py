@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,19 @@ class Enforcer:
                 factor = torch.empty_like(weight, requires_grad=False).copy_(masks[layer.name])
                 self._pairs[layer.name] = weight, factor
         self.leave(())
+
+    @classmethod
+    def of_all(cls, enforcers: Iterable[Enforcer], *, without: Container[str] = ()) -> Enforcer:
+        """One for all networks that these look after, leaving alone the layers that they leave, and those named."""
+        joined = cls.__new__(cls)
+        joined._pairs, joined._weights, joined._factors = {}, [], []
+        for enforcer in enforcers:
+            looked_after = set(map(id, enforcer._weights))
+            for name, (weight, factor) in enforcer._pairs.items():
+                if id(weight) in looked_after and name not in without:
+                    joined._weights.append(weight)
+                    joined._factors.append(factor)
+        return joined
 
     def leave(self, names: Container[str]) -> None:
         """Leave these layers alone from now on, and no others: those of which only kept weights are stored."""

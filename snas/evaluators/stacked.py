@@ -7,8 +7,10 @@ import json
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 
 from snas.errors import FailedError, InputError, RefusedError, SnasError, one_line
 from snas.evaluators.base import Failure, Job, evaluators
@@ -66,6 +68,7 @@ class StackedEvaluator(Rounds[Training]):
         self._parked = Parked(dense, checkpoints)
         self._kinds: list[_Kind] = []
         self._alone: set[tuple[str, Structure]] = set()
+        self._kind_of_model: WeakKeyDictionary[nn.Module, _Kind | None] = WeakKeyDictionary()
         self._threads = torch.get_num_threads() if task.device.type == "cpu" else 1
         self.environment = {"evaluator": "stacked", "kernel": "dense"}
 
@@ -143,6 +146,12 @@ class StackedEvaluator(Rounds[Training]):
     def _kind_of(self, job: Job, training: Training) -> _Kind | None:
         """The kind of a job's network; None where it does not stack."""
         model = training.session.model
+        if model not in self._kind_of_model:
+            self._kind_of_model[model] = self._find_kind(job, training)
+        return self._kind_of_model[model]
+
+    def _find_kind(self, job: Job, training: Training) -> _Kind | None:
+        model = training.session.model
         for kind in self._kinds:
             if kind.space is job.space and kind.first.fits(model):
                 return kind
@@ -166,7 +175,7 @@ class StackedEvaluator(Rounds[Training]):
         log.warning("%s: %s; going on with %d at a time", type(error).__name__, one_line(error), self._slots)
         again = [replace(one.job, start=max(one.job.start, one.training.filed)) for one in self._running]
         self._waiting = again + self._waiting
-        self._running, self._kinds = [], []
+        self._running, self._kinds, self._kind_of_model = [], [], WeakKeyDictionary()
 
 
 def _alone(training: Training) -> Epoch | RefusedError | FailedError:

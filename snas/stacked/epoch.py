@@ -15,7 +15,8 @@ from torch.nn import functional
 from snas.errors import FailedError, RefusedError, SnasError
 from snas.masks import Masks
 from snas.stacked.stack import Stack
-from snas.training.session import Epoch, Session
+from snas.training.session import EVALUATION_BATCH, Epoch, Session
+from snas.training.together import Steps
 
 Outcome = Epoch | RefusedError | FailedError
 
@@ -73,11 +74,16 @@ def _train_share(
         stack.bind([session.model for session in running], _masks(running))
         totals = _train(stack, running, orders, stop)
         steps = len(orders[0][0])
+        validations: Sequence[tuple[float, float] | None] = [None] * len(running)
+        if all(session.still for session in running):  # else weights may change once more at the end
+            validations = _validate(stack, running)
         each = (perf_counter() - start) / len(running)
-        for place, session, (loss, accuracy) in zip(begun, running, totals, strict=True):
+        for place, session, (loss, accuracy), validation in zip(begun, running, totals, validations, strict=True):
             try:
                 with at_fault():
-                    outcomes[place] = session.end_epoch(steps, loss, accuracy, start=perf_counter() - each)
+                    outcomes[place] = session.end_epoch(
+                        steps, loss, accuracy, start=perf_counter() - each, validation=validation
+                    )
             except (RefusedError, FailedError) as error:
                 outcomes[place] = error
     return [outcomes[place] for place in range(len(sessions))]
@@ -99,6 +105,7 @@ def _train(
     """Train the epoch that the sessions began, unless it is stopped; return each one's mean loss and accuracy."""
     first = sessions[0]
     stack.train()
+    together = Steps(sessions, clean=stack.clean)
     steps = len(orders[0][0])
     totals = torch.zeros(2, len(sessions), device=first.device)
     for index in range(steps):
@@ -111,11 +118,32 @@ def _train(
             logits.flatten(0, 1), y.flatten(), reduction="none", label_smoothing=first.rule.label_smoothing
         ).view_as(y)
         stack.backward(losses.mean(0).sum())
-        for session in sessions:
-            session.take_step(index, steps)
+        together.take(index, steps)
         with torch.no_grad():
             totals += torch.stack((losses.detach().sum(0), (logits.argmax(2) == y).sum(0)))
     return [(loss, accuracy) for loss, accuracy in (totals / len(first.data.train.y)).t().tolist()]
+
+
+@torch.no_grad()
+def _validate(stack: Stack, sessions: Sequence[Session]) -> list[tuple[float, float]]:
+    """Measure BatchNorm's statistics anew and validate, as each session would by itself."""
+    first, slots = sessions[0], len(sessions)
+    if stack.measure_anew():
+        batches = zip(*(session.calibration_batches() for session in sessions), strict=True)
+        with first.precision():
+            for chosen in batches:
+                stack(first.data.train.x[torch.stack(chosen, 1)])
+    stack.train(False)
+    arrays = first.data.validation
+    totals = torch.zeros(2, slots, dtype=torch.float64, device=first.device)
+    size = max(1, EVALUATION_BATCH // slots)
+    for x, y in zip(torch.split(arrays.x, size), torch.split(arrays.y, size), strict=True):
+        with first.precision():
+            logits = stack(x.unsqueeze(1).expand(-1, slots, *[-1] * (x.ndim - 1)))
+        labels = y.unsqueeze(1).expand(-1, slots)
+        losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        totals += torch.stack((losses.double().sum(0), (logits.argmax(2) == labels).sum(0)))
+    return [(loss, correct) for loss, correct in (totals / len(arrays.y)).t().tolist()]
 
 
 def _examples(

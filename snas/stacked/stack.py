@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from snas.errors import SnasError, one_line
 from snas.kernels.sparse_linear import Pattern, available
 from snas.seeds import seeded
-from snas.stacked.twins import TWINS, Blocks, LinearTwin, Twin
+from snas.stacked.twins import TWINS, BatchNormTwin, Blocks, LinearTwin, Twin
 from snas.training.session import full_precision
 
 Structure = tuple[tuple[str, str], ...]
@@ -111,6 +111,20 @@ class Stack:
     def train(self, mode: bool = True) -> None:
         """Choose training or evaluation mode."""
         self._network.train(mode)
+
+    def measure_anew(self) -> bool:
+        """Have BatchNorm average the statistics of the next batches, all else in evaluation mode, until `train` is
+        called; says whether there is any that does."""
+        self.train(False)
+        norms = [twin for twin in self._twins.values() if isinstance(twin, BatchNormTwin)]
+        for norm in norms:
+            norm.measure_anew()
+        return any(norm.batches is not None for norm in norms)
+
+    @property
+    def clean(self) -> set[str]:
+        """Layers whose gradients are zero but for kept weights, without having been masked."""
+        return {path for path, twin in self._twins.items() if isinstance(twin, LinearTwin) and twin.blocks is not None}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute the networks' outputs for their own inputs.

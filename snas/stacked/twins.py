@@ -111,10 +111,36 @@ class ConvolutionTwin(Twin):
 
 
 class BatchNormTwin(Twin):
-    """Batch normalization, which treats every channel by itself."""
+    """Batch normalization, which treats every channel by itself.
+
+    Attributes:
+        batches: how many it has averaged over since `measure_anew`; None where it averages as in training.
+    """
+
+    batches: int | None = None
+
+    @torch.no_grad()
+    def measure_anew(self) -> None:
+        """Forget the statistics, and let the next batches have equal shares in new ones, until `train` is called."""
+        if "running_mean" not in self.own:
+            return
+        self.own["running_mean"].zero_()
+        self.own["running_var"].fill_(1.0)
+        self.own["num_batches_tracked"].zero_()
+        super().train(True)
+        self.batches = 0
+
+    def train(self, mode: bool = True) -> BatchNormTwin:
+        """Choose training or evaluation mode."""
+        self.batches = None
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize (batch, slots * channels, ...)."""
+        momentum = self.like.momentum
+        if self.batches is not None:
+            self.batches += 1
+            momentum = 1 / self.batches
         if self.training and "num_batches_tracked" in self.own:
             self.own["num_batches_tracked"].add_(1)
         running_mean, running_var = self.own.get("running_mean"), self.own.get("running_var")
@@ -126,7 +152,7 @@ class BatchNormTwin(Twin):
             self.flat("weight"),
             self.flat("bias"),
             self.training or running_mean is None,
-            self.like.momentum,
+            momentum,
             self.like.eps,
         )
         return out.squeeze(0).t() if turned else out

@@ -102,9 +102,9 @@ class Session:
         self._mover: Mover | None = None
         if movement is None:
             self._kernels.compress(masks)
-            self._enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
+            self.enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
         else:
-            self._enforcer = self._let_move(movement, goal)
+            self.enforcer = self._let_move(movement, goal)
         self.augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
 
     def train_epoch(self) -> Epoch:
@@ -172,7 +172,15 @@ class Session:
             self._set_learning_rate(self.rule.learning_rate_at(self.epoch * steps + index, steps))
             self._step()
 
-    def end_epoch(self, steps: int, train_loss: float, train_accuracy: float, *, start: float) -> Epoch:
+    def end_epoch(
+        self,
+        steps: int,
+        train_loss: float,
+        train_accuracy: float,
+        *,
+        start: float,
+        validation: tuple[float, float] | None = None,
+    ) -> Epoch:
         """End the epoch that began: audit the masks, and validate.
 
         Args:
@@ -180,6 +188,7 @@ class Session:
             train_loss: mean over its examples.
             train_accuracy: the same.
             start: when it began (`time.perf_counter`).
+            validation: loss and accuracy, where the network was calibrated and validated already; for masks that stay.
 
         Raises:
             DivergedError, RefusedError, FailedError: as `train_epoch`.
@@ -193,13 +202,21 @@ class Session:
             self.masks = self._mover.masks
         audit(self.model, self.masks.without(self._kernels.compressed))
         self._kernels.audit(self.masks)
-        self._calibrate(number)
-        validation_loss, validation_accuracy = self.evaluate(self.data.validation)
+        if validation is None:
+            self._calibrate()
+            validation = self.evaluate(self.data.validation)
+        validation_loss, validation_accuracy = validation
         if not math.isfinite(validation_loss):
             raise DivergedError(f"validation loss is {validation_loss} at epoch {number}")
         self.epoch = number
         seconds = perf_counter() - start
         return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds)
+
+    def calibration_batches(self) -> list[Tensor]:
+        """The training examples, as indices, on which BatchNorm's statistics are measured in the epoch that began."""
+        generator = torch.Generator().manual_seed(derive(self.seed, Stream.CALIBRATION, self.epoch + 1))
+        chosen = torch.randperm(len(self.data.train.y), generator=generator)
+        return _batches(chosen[: CALIBRATION_BATCH * CALIBRATION_BATCHES].to(self.device), CALIBRATION_BATCH)
 
     def evaluate(self, arrays: Arrays) -> tuple[float, float]:
         """Return mean loss and accuracy of the network in evaluation mode."""
@@ -258,10 +275,10 @@ class Session:
 
     def _step(self) -> None:
         """Change the weights by their gradients; masked ones stay zero, for they and their moments are zero before."""
-        self._enforcer.mask_gradients()
+        self.enforcer.mask_gradients()
         self.optimizer.step()
         if self._mover:
-            self._enforcer.mask_weights()
+            self.enforcer.mask_weights()
 
     def _moving_step(self, mover: Mover, number: int, index: int, steps: int) -> None:
         """A step with a mask that may move before and after it."""
@@ -297,7 +314,7 @@ class Session:
             mover.support.leave(())
 
     @torch.no_grad()
-    def _calibrate(self, number: int) -> None:
+    def _calibrate(self) -> None:
         """Measure BatchNorm's statistics anew, on training examples, with the weights as they are now.
 
         The running averages lag behind weights that change fast: after one epoch at a high learning rate a ResNet-32
@@ -310,9 +327,6 @@ class Session:
         ]
         if not norms:
             return
-        generator = torch.Generator().manual_seed(derive(self.seed, Stream.CALIBRATION, number))
-        examples = len(self.data.train.y)
-        chosen = torch.randperm(examples, generator=generator)[: CALIBRATION_BATCH * CALIBRATION_BATCHES]
         momenta = [norm.momentum for norm in norms]
         self.model.eval()
         for norm in norms:
@@ -320,7 +334,7 @@ class Session:
             norm.momentum = None  # a plain average over the batches
             norm.train()
         with self.precision():
-            for batch in _batches(chosen.to(self.device), CALIBRATION_BATCH):
+            for batch in self.calibration_batches():
                 self.model(self._prepare(self.data.train.x[batch]))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

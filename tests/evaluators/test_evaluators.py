@@ -189,8 +189,9 @@ def test_a_paused_candidate_goes_on_from_memory_or_from_its_checkpoint_alike(tmp
         assert replace(report, seconds=0) == replace(at_once[key], seconds=0)
 
 
-def test_a_stack_goes_on_where_a_serial_evaluator_was(tmp_path: Path) -> None:
-    task = in_double(bench_of().task)
+@pytest.mark.parametrize("space", ["mlp", "resnet14"])
+def test_a_stack_goes_on_where_a_serial_evaluator_was(space: str, tmp_path: Path) -> None:
+    task = in_double(bench_of(space).task)
     folder = Checkpoints(tmp_path / "a")
     run(SerialEvaluator(task, folder), [job(task, number, until=1) for number in range(2)])
     rest = [job(task, number, start=1) for number in range(2)]

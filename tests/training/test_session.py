@@ -9,6 +9,7 @@ from snas.data.arrays import from_arrays
 from snas.data.split import split_data
 from snas.densities import Densities
 from snas.errors import DivergedError
+from snas.masks import audit
 from snas.pruning.methods import given_densities
 from snas.pruning.prepare import prepare
 from snas.search_spaces.base import SearchSpace
@@ -16,6 +17,7 @@ from snas.training.checkpoints import Checkpoints
 from snas.training.rule import TrainingRule
 from snas.training.session import Session, _batches
 from snas.training.task import score_batch
+from snas.training.together import Steps
 
 
 def network() -> nn.Module:
@@ -87,7 +89,7 @@ def test_calibration_changes_no_weight(monkeypatch):
     with_it = session()
     with_it.train_epoch()
     with_it.train_epoch()
-    monkeypatch.setattr(Session, "_calibrate", lambda self, number: None)
+    monkeypatch.setattr(Session, "_calibrate", lambda self: None)
     without = session()
     without.train_epoch()
     without.train_epoch()
@@ -172,3 +174,27 @@ def test_checkpoints_are_dropped_by_key_and_age(tmp_path):
     checkpoints.drop("trial-1")
     assert checkpoints.load("trial-1", 2) is None
     assert checkpoints.load("trial-11", 2)["x"].item() == 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"])
+def test_steps_taken_together_are_those_of_each_session_to_the_bit(optimizer):
+    together, alone = ([session(optimizer=optimizer) for _ in range(2)] for _ in range(2))
+    for ahead in (together[1], alone[1]):  # another learning rate, and moments that are there already
+        ahead.train_epoch()
+    for one in (*together, *alone):
+        one.begin_epoch()
+    steps = Steps(together)
+    for index in range(3):
+        for one in (*together, *alone):
+            generator = torch.Generator().manual_seed(index)
+            for parameter in one.model.parameters():
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        steps.take(index, 6)
+        for one in alone:
+            one.take_step(index, 6)
+    for one, other in zip(together, alone, strict=True):
+        assert state(one).keys() == state(other).keys()
+        for name, value in state(one).items():
+            assert torch.equal(value, state(other)[name]), name
+        audit(one.model, one.masks)
