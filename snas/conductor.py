@@ -101,9 +101,8 @@ class Conductor:
 
     def next(self) -> Job | None:
         """The next job: one that a crash interrupted, else a promotion, else a new candidate."""
-        for trial in self.history:
-            if trial.status is Status.RUNNING and trial.number not in self._out:
-                return self._job(trial.number, self._ladder.next_rung(trial.epochs, trial.number))
+        if (job := self._interrupted()) is not None:
+            return job
         if (promotion := self._ladder.next_promotion(self.history)) is not None:
             return self._promote(*promotion)
         while len(self.history) < self._study.samples:
@@ -112,6 +111,24 @@ class Conductor:
                 return self._job(number, self._ladder.next_rung(0, number))
         if not self._out and (promotion := self._ladder.last_resort(self.history)) is not None:
             return self._promote(*promotion)
+        return None
+
+    def ahead(self) -> Job | None:
+        """A new candidate, or one that a crash interrupted when it had been chosen ahead. It is recorded at once, so
+        that a search that is resumed goes on with it."""
+        if (job := self._interrupted()) is not None:
+            return job
+        if len(self.history) >= self._study.samples:
+            return None
+        number = self._propose()
+        refused = self.history[number].status is not Status.RUNNING
+        return None if refused else self._job(number, self._ladder.next_rung(0, number))
+
+    def _interrupted(self) -> Job | None:
+        """A job that was handed out in an earlier process and has not ended."""
+        for trial in self.history:
+            if trial.status is Status.RUNNING and trial.number not in self._out:
+                return self._job(trial.number, self._ladder.next_rung(trial.epochs, trial.number))
         return None
 
     def take(self, reports: Sequence[Report | Failure]) -> None:

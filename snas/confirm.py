@@ -126,6 +126,9 @@ class Repeats:
             mask_checksum=checksum,
         )
 
+    def ahead(self) -> None:
+        """Nothing: what there is to train is known, and costs nothing to choose."""
+
     def take(self, reports: Sequence[Report | Failure]) -> None:
         """File reports and failures in the registry, all or none; then tell the listener."""
         with self._registry.together():

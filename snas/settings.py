@@ -197,6 +197,11 @@ class SearchSettings(Settings):
     slots: int | None = option(
         None, "Candidates that train at a time.", shown="what memory and processor allow", panel=RUN
     )
+    compile: str = option(
+        "off",
+        "on: what candidates side by side compute is compiled once for the whole search; for GPUs.",
+        panel=RUN,
+    )
     name: str | None = option(
         None, "Name of the study; the same name resumes it.", shown="from the settings", panel=RUN
     )
@@ -215,6 +220,11 @@ class SearchSettings(Settings):
                 raise InputError(
                     f"slots is {self.slots}, but evaluator serial trains one at a time; leave one of them out"
                 )
+        require_choice("compile", self.compile, ("on", "off"))
+        if self.compile == "on" and self.evaluator not in ("auto", "stacked"):
+            raise InputError(
+                f"compile is on, but evaluator {self.evaluator} compiles nothing; leave compile out, or choose stacked"
+            )
         if self.evaluator == "stacked" and self.kernel == "sparse":
             raise InputError("evaluator stacked has kernels of its own; leave out kernel sparse, or choose serial")
         for name in ("floor", "cap", "pin"):

@@ -90,7 +90,8 @@ def run_search(
         screen=_screen(registry, study, bench, settings, plan, listener),
     )
     checkpoints = Checkpoints(registry.files / study.name)
-    evaluator = evaluators.get(settings.evaluator)(bench.task, checkpoints, slots=settings.slots)
+    task = replace(bench.task, compile=settings.compile == "on")
+    evaluator = evaluators.get(settings.evaluator)(task, checkpoints, slots=settings.slots)
     registry.use_environment({**bench.environment, **evaluator.environment})
     _evaluate(evaluator, conductor)
     for trial in conductor.history:

@@ -30,7 +30,7 @@ ROOM = 1 << 30  # bytes that a process is to have
 def choose_evaluator(task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> Evaluator:
     """Stacked where that is faster and possible: on a CPU for networks of linear layers that are small, on a GPU for
     all; processes for other small networks on many examples, on a CPU; else serial. See docs/performance.md."""
-    if slots != 1 and suits_stack(task):
+    if slots != 1 and (task.compile or suits_stack(task)):
         return StackedEvaluator(task, checkpoints, slots=slots)
     if slots != 1 and suits_processes(task):
         with suppress(InputError):  # code that cannot be sent

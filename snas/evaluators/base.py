@@ -72,6 +72,11 @@ class Feed(Protocol):
         with none out, the search is over."""
         ...
 
+    def ahead(self) -> Job | None:
+        """A candidate for the next free slot, chosen while all slots are busy and so without their reports; None where
+        there is none. For evaluators that would wait meanwhile: some strategies take longer than an epoch to choose."""
+        ...
+
 
 class Evaluator(Protocol):
     """Trains candidates and yields reports as they come."""

@@ -196,6 +196,7 @@ class ProcessesEvaluator(Rounds[_Training]):
         awaited: dict[Connection, Running[_Training]] = {}
         for running in self._running:
             awaited[self._begin(running.training)] = running
+        self._look_ahead()
         reports: dict[int, Report | Failure] = {}
         while awaited:
             for end in cast(list[Connection], wait(list(awaited))):

@@ -36,11 +36,13 @@ class Rounds(ABC, Generic[T]):
         self._task = task
         self._checkpoints = checkpoints
         self._slots = slots
+        self._feed: Feed
         self._waiting: list[Job] = []
         self._running: list[Running[T]] = []
 
     def run(self, feed: Feed) -> Iterator[Sequence[Report | Failure]]:
         """Train jobs round by round until the feed is dry."""
+        self._feed = feed
         while True:
             yield from self._fill(feed)
             if not self._running:
@@ -61,6 +63,11 @@ class Rounds(ABC, Generic[T]):
     @abstractmethod
     def _epochs(self, training: T) -> int:
         """How many epochs it has."""
+
+    def _look_ahead(self) -> None:
+        """Have a candidate chosen for the slot that is free next, if all are busy; for evaluators that wait now."""
+        if not self._waiting and len(self._running) == self._slots and (job := self._feed.ahead()) is not None:
+            self._waiting.append(job)
 
     def _go_on(self, running: Running[T]) -> None:
         """Its report is filed, and it trains another epoch."""

@@ -42,10 +42,12 @@ class _Kind:
     first: Stack
     stacks: list[Stack] = field(default_factory=list)
 
-    def take(self, number: int) -> list[Stack]:
+    def take(self, number: int, *, compiled: bool) -> list[Stack]:
         """So many stacks."""
         while len(self.stacks) < number:
             self.stacks.append(copy.deepcopy(self.first))
+            if compiled:
+                self.stacks[-1].compile()
         return self.stacks[:number]
 
 
@@ -69,7 +71,8 @@ class StackedEvaluator(Rounds[Training]):
         self._kinds: list[_Kind] = []
         self._alone: set[tuple[str, Structure]] = set()
         self._kind_of_model: WeakKeyDictionary[nn.Module, _Kind | None] = WeakKeyDictionary()
-        self._threads = torch.get_num_threads() if task.device.type == "cpu" else 1
+        alone = task.device.type != "cpu" or task.compile  # in one thread; what is compiled is so once
+        self._threads = 1 if alone else torch.get_num_threads()
         self.environment = {"evaluator": "stacked", "kernel": "dense"}
 
     def _open(self, job: Job) -> Training:
@@ -94,20 +97,23 @@ class StackedEvaluator(Rounds[Training]):
 
     def _quiet(self) -> AbstractContextManager[None]:
         """One thread for each operation on a CPU, since several operations go on at a time."""
-        return intraop_threads(1 if self._task.device.type == "cpu" else torch.get_num_threads())
+        several = self._task.device.type == "cpu" and not self._task.compile
+        return intraop_threads(1 if several else torch.get_num_threads())
 
     def _train(self) -> list[Report | Failure]:
         """Train an epoch of every running job."""
         outcomes: dict[int, Epoch | RefusedError | FailedError] = {}
         for kind, group in self._groups():
-            if kind is None or len(group) == 1:
+            compiled = self._task.compile
+            if kind is None or (len(group) == 1 and not compiled):
                 for running in group:
                     outcomes[running.job.trial] = _alone(running.training)
                 continue
             sessions = [running.training.session for running in group]
             with self._quiet():
-                stacks = kind.take(min(self._threads, len(sessions)))
-                found = train_epoch(stacks, sessions, at_fault=network_at_fault)
+                stacks = kind.take(min(self._threads, len(sessions)), compiled=compiled)
+                width = self._slots if compiled else None
+                found = train_epoch(stacks, sessions, at_fault=network_at_fault, width=width)
             outcomes |= {running.job.trial: outcome for running, outcome in zip(group, found, strict=True)}
         reports: list[Report | Failure] = []
         for running in self._running:

@@ -22,7 +22,11 @@ Outcome = Epoch | RefusedError | FailedError
 
 
 def train_epoch(
-    stacks: Sequence[Stack], sessions: Sequence[Session], *, at_fault: Callable[[], AbstractContextManager[None]]
+    stacks: Sequence[Stack],
+    sessions: Sequence[Session],
+    *,
+    at_fault: Callable[[], AbstractContextManager[None]],
+    width: int | None = None,
 ) -> list[Outcome]:
     """Train each session's next epoch: forward and backward passes side by side, all else by the sessions themselves.
 
@@ -34,18 +38,20 @@ def train_epoch(
             own, which is faster than to have all threads at work on every operation.
         sessions: they share data and rule, and draw nothing from global random streams in training.
         at_fault: makes errors of a network's own code FailedErrors.
+        width: sessions that a stack is to have room for whoever comes and goes, all of whose weights are multiplied
+            then; None: as many as there are.
 
     Returns:
         What came of each: its epoch, or why it ended.
     """
     shares = min(len(stacks), len(sessions))
     if shares == 1:
-        return _train_share(stacks[0], sessions, at_fault, Event())
+        return _train_share(stacks[0], sessions, at_fault, Event(), width)
     bounds = [len(sessions) * share // shares for share in range(shares + 1)]
     stop = Event()
     with ThreadPoolExecutor(shares) as pool:
         found = [
-            pool.submit(_train_share, stack, sessions[begin:end], at_fault, stop)
+            pool.submit(_train_share, stack, sessions[begin:end], at_fault, stop, width)
             for stack, begin, end in zip(stacks, bounds[:-1], bounds[1:], strict=False)
         ]
         try:
@@ -57,7 +63,11 @@ def train_epoch(
 
 
 def _train_share(
-    stack: Stack, sessions: Sequence[Session], at_fault: Callable[[], AbstractContextManager[None]], stop: Event
+    stack: Stack,
+    sessions: Sequence[Session],
+    at_fault: Callable[[], AbstractContextManager[None]],
+    stop: Event,
+    width: int | None,
 ) -> list[Outcome]:
     start = perf_counter()
     outcomes: dict[int, Outcome] = {}
@@ -71,7 +81,7 @@ def _train_share(
             outcomes[place] = error
     if begun:
         running = [sessions[place] for place in begun]
-        stack.bind([session.model for session in running], _masks(running))
+        stack.bind([session.model for session in running], None if width else _masks(running), width=width)
         totals = _train(stack, running, orders, stop)
         steps = len(orders[0][0])
         validations: Sequence[tuple[float, float] | None] = [None] * len(running)

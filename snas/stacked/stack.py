@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class Stack:
         self._buffers = [name for name, _ in model.named_buffers()]
         self.leaves: dict[str, Tensor] = {}
         self._members: list[nn.Module] = []
+        self._fillers: list[nn.Module] = []
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         self._parameters: dict[str, list[nn.Parameter]] = {}
         self._patterns: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._prove(model, tuple(input_shape))
@@ -63,6 +66,7 @@ class Stack:
         masks: Sequence[Mapping[str, Tensor]] | None = None,
         *,
         few: float | None = None,
+        width: int | None = None,
     ) -> None:
         """Put networks side by side, in this order. Their parameters and buffers are views from now on.
 
@@ -73,10 +77,14 @@ class Stack:
             masks: of each, layer name -> mask, where they do not move and arithmetic is in single precision on a CPU:
                 layers of which few weights are left are multiplied with these alone, and have no gradients elsewhere.
             few: density up to which that is so; `FEW` where not given.
+            width: networks that the stack's tensors are to have room for, so that their shapes stay as they are whoever
+                comes and goes; other networks, of which nobody hears, take the places that are left. As many as there
+                are where not given.
         """
+        models = [*models, *self._fill(models[0], (width or 0) - len(models))]
         if self._holds(models):
             return
-        self._members = list(models)
+        self._members = models
         parameters = [dict(model.named_parameters()) for model in models]
         self.leaves = {}
         for name in self._paths:
@@ -112,6 +120,12 @@ class Stack:
         """Choose training or evaluation mode."""
         self._network.train(mode)
 
+    def compile(self, *, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Have what trains compiled, when it is first called: once for every shape of a batch, by a backend of
+        `torch.compile`. Pays on a GPU, where starting one operation after another takes longer than computing them;
+        `bind` with a width keeps the shapes."""
+        self._compiled = torch.compile(self._network, dynamic=False, backend=backend)
+
     def measure_anew(self) -> bool:
         """Have BatchNorm average the statistics of the next batches, all else in evaluation mode, until `train` is
         called; says whether there is any that does."""
@@ -136,8 +150,12 @@ class Stack:
             Shape (batch, slots, classes), in float32 or more.
         """
         batch, slots, first, *rest = x.shape
-        out: Tensor = self._network(x.reshape(batch, slots * first, *rest))
-        return full_precision(out).reshape(batch, slots, -1)
+        places = max(slots, len(self._members))
+        if places > slots:
+            x = torch.cat((x, x[:, :1].expand(-1, places - slots, *x.shape[2:])), 1)
+        network = self._network if self._compiled is None or not torch.is_grad_enabled() else self._compiled
+        out: Tensor = network(x.reshape(batch, places * first, *rest))
+        return full_precision(out).reshape(batch, places, -1)[:, :slots]
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of the sum of the networks' losses; each network's parameters have their own then."""
@@ -156,6 +174,12 @@ class Stack:
             each = [None] * len(self._members) if gradient is None else gradient.unbind()
             for own, part in zip(self._parameters[name], each, strict=True):
                 own.grad = part
+
+    def _fill(self, like: nn.Module, number: int) -> list[nn.Module]:
+        """So many networks that take places."""
+        while len(self._fillers) < number:
+            self._fillers.append(copy.deepcopy(like))
+        return self._fillers[: max(0, number)]
 
     def _holds(self, models: Sequence[nn.Module]) -> bool:
         """Whether these networks, in this order, are the stack's, and none has been let go."""

@@ -82,10 +82,14 @@ class LinearTwin(Twin):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, slots * in) to (batch, slots * out)."""
-        weight = self.own["weight"]
+        weight, out = self.own["weight"], x
         self.called = True
-        if self.blocks is None:
-            out: Tensor = _BatchedLinear.apply(x, weight)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling():  # which arranges results by itself, and cannot follow those below
+            slots, _, inputs = weight.shape
+            rows = x.view(len(x), slots, inputs).transpose(0, 1)
+            out = torch.bmm(rows, weight.transpose(1, 2)).transpose(0, 1).flatten(1)
+        elif self.blocks is None:
+            out = _BatchedLinear.apply(x, weight)  # type: ignore[no-untyped-call]
         else:
             out = _DiagonalLinear.apply(x, weight, self.blocks)  # type: ignore[no-untyped-call]
         bias = self.flat("bias")
@@ -175,6 +179,8 @@ class PReLUTwin(Twin):
         slope = self.own["weight"]
         channels = x.shape[1] // len(slope)
         slope = slope.expand(-1, channels).reshape(1, -1, *[1] * (x.ndim - 2))
+        if torch.compiler.is_compiling():
+            return torch.where(x > 0, x, slope.to(x.dtype) * x)
         out: Tensor = _LeakyLine.apply(x, slope)  # type: ignore[no-untyped-call]
         return out
 

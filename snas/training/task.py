@@ -27,7 +27,8 @@ from snas.trials import Report
 class Task:
     """All that training a network needs besides its densities and its seed; equal for a whole study.
 
-    `threads` is what the user asked for; None leaves it to whatever trains the networks.
+    `threads` is what the user asked for; None leaves it to whatever trains the networks. `compile` is for evaluators
+    that train networks side by side.
     """
 
     space: SearchSpace
@@ -38,6 +39,7 @@ class Task:
     device: torch.device
     kernel: str = "dense"
     threads: int | None = None
+    compile: bool = False
 
     def of(self, space: SearchSpace) -> Task:
         """The same for another architecture."""

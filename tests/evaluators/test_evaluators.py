@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from snas.evaluators.stacked import StackedEvaluator
 from snas.pruning.methods import Method, given_densities
 from snas.search_spaces.base import SearchSpace
 from snas.settings import Settings
+from snas.stacked import Stack
 from snas.stacked.twins import LinearTwin
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Task
@@ -38,6 +40,9 @@ class Queue:
 
     def next(self) -> Job | None:
         return self._jobs.pop(0) if self._jobs else None
+
+    def ahead(self) -> None:
+        """Nothing is chosen while others train."""
 
 
 def bench_of(space: str = "mlp", **settings: object) -> Bench:
@@ -104,6 +109,30 @@ def test_they_agree_with_every_optimizer_when_slots_are_at_different_epochs(opti
     for key, report in serial.items():
         assert stacked[key].train_loss == pytest.approx(report.train_loss, rel=1e-7)
         assert stacked[key].validation_loss == pytest.approx(report.validation_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("space", ["mlp", "resnet14"])
+def test_a_compiled_stack_agrees_and_is_compiled_once_for_each_shape_of_a_batch(
+    space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_by = Stack.compile
+    monkeypatch.setattr(Stack, "compile", lambda stack: compile_by(stack, backend=backend))
+    task = in_double(bench_of(space).task)
+    jobs = [job(task, number, until=1 + number % 2) for number in range(4)]
+    serial = by_trial(run(SerialEvaluator(task, Checkpoints(tmp_path / "a")), jobs))
+    compiled = replace(task, compile=True)
+    found = by_trial(run(StackedEvaluator(compiled, Checkpoints(tmp_path / "b"), slots=3), jobs))
+    assert len(graphs) == 2  # whole batches, and the last one of an epoch
+    assert serial.keys() == found.keys()
+    for key, report in serial.items():
+        assert found[key].train_loss == pytest.approx(report.train_loss, rel=1e-7)
+        assert found[key].validation_loss == pytest.approx(report.validation_loss, rel=1e-6)
 
 
 @pytest.mark.parametrize("density", [0.03, 0.12])

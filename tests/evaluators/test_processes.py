@@ -54,6 +54,9 @@ class Queue:
     def next(self) -> Job | None:
         return self._jobs.pop(0) if self._jobs else None
 
+    def ahead(self) -> None:
+        """Nothing is chosen while others train."""
+
 
 class Double(processes.Process):
     """Stands in for a process: the same worker, in this one. It dies instead of training as often as `deadly` says."""
@@ -273,6 +276,22 @@ def test_rounds_are_the_same_every_time_and_a_promotion_goes_to_the_process_that
     assert list((tmp_path / "a").iterdir()) == []
     assert places(run(evaluator, [job(doubled, 9, until=1)])) == [[(9, 1)]]  # the processes are still there
     assert len(Double.started) == 2
+
+
+def test_the_next_candidate_is_chosen_while_all_slots_are_busy(doubled: Task, tmp_path: Path) -> None:
+    events: list[object] = []
+
+    class Ahead(Queue):
+        def ahead(self) -> Job | None:  # type: ignore[override]
+            events.append("ahead")
+            return self.next()
+
+    jobs = [job(doubled, number, until=1 + (number == 0)) for number in range(4)]
+    evaluator = ProcessesEvaluator(doubled, Checkpoints(tmp_path), slots=2)
+    running = evaluator.run(Ahead(jobs))
+    while reports := next(running, None):
+        events.append([report.trial for report in reports])
+    assert events == ["ahead", [0, 1], "ahead", [0, 2], [3]]
 
 
 def test_a_promotion_whose_process_is_busy_goes_elsewhere_from_its_checkpoint(doubled: Task, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +81,38 @@ def test_outputs_gradients_and_statistics_are_those_of_each_alone(name: str, slo
             torch.testing.assert_close(own.grad, other.grad, rtol=1e-9, atol=1e-11)
         for (key, own_buffer), other_buffer in zip(members[slot].named_buffers(), single.buffers(), strict=True):
             torch.testing.assert_close(own_buffer, other_buffer, rtol=1e-11, atol=1e-11, msg=key)
+
+
+@pytest.mark.parametrize("name", ["mlp of cells", "resnet14"])
+def test_what_is_compiled_is_so_once_for_each_shape_of_a_batch_whoever_comes_and_goes(name: str) -> None:
+    factory, shape = NETWORKS[name]
+    members = members_of(factory, 5)
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    stack, plain = Stack(factory(), shape), Stack(factory(), shape)
+    stack.compile(backend=backend)
+    for group in ([0, 1, 2], [3, 4, 1], [2], [4, 0]):
+        own = [members[number] for number in group]
+        others = copy.deepcopy(own)
+        stack.bind(own, width=3)
+        plain.bind(others)
+        for batch in (6, 4, 6):
+            x = torch.randn(batch, len(group), *shape, dtype=torch.float64)
+            found, expected = stack(x), plain(x)
+            assert found.shape == expected.shape
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+            stack.backward(found.sin().sum())
+            plain.backward(expected.sin().sum())
+            for one, other in zip(own, others, strict=True):
+                for (key, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+                    torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-11, msg=key)
+                for (key, a), b in zip(one.named_buffers(), other.buffers(), strict=True):
+                    torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11, msg=key)
+    assert len(graphs) == 2
 
 
 @pytest.mark.parametrize("name", NETWORKS)
