@@ -1,0 +1,80 @@
+"""Copies of a registry: consistent while others write to it, written beside and renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from snas.errors import SnasError
+from snas.registries.explain import explain
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or with .2, .3 ... behind it where there is a file of that name already."""
+    number, chosen = 1, path
+    while os.path.lexists(chosen):
+        number += 1
+        chosen = path.with_name(f"{path.name}.{number}")
+    return chosen
+
+
+def copy_into(connection: sqlite3.Connection, target: Path, *, replace: bool = False) -> Path:
+    """Write all that a connection sees to a file of its own, on disk when this returns.
+
+    Args:
+        connection: which is not in a transaction; others may write meanwhile.
+        target: the file.
+        replace: whether a file of that name is replaced.
+
+    Returns:
+        The target.
+
+    Raises:
+        SnasError: if there is no room, the copy is not whole, or there is such a file; nothing is left then.
+    """
+    part = target.with_name(f".snas-{secrets.token_hex(8)}.part")
+    try:
+        try:
+            connection.execute("VACUUM INTO ?", (os.fspath(part),))
+            with closing(sqlite3.connect(part)) as copy:
+                whole = [row[0] for row in copy.execute("PRAGMA integrity_check(1)")] == ["ok"]
+        except sqlite3.Error as error:
+            raise explain(target, error) from error
+        if not whole:
+            raise SnasError(f"the copy {target} would be damaged; snas registry check tells of what")
+        _sync(part)
+        _rename(part, target, replace=replace)
+        if os.name == "posix":  # elsewhere folders cannot be synced
+            _sync(target.parent)
+    except OSError as error:
+        raise SnasError(f"cannot write {target}: {error.strerror}") from error
+    finally:
+        for left in (part, part.with_name(f"{part.name}-journal")):
+            left.unlink(missing_ok=True)
+    return target
+
+
+def _rename(part: Path, target: Path, *, replace: bool) -> None:
+    if replace:
+        os.replace(part, target)
+        return
+    try:
+        os.link(part, target)  # unlike renaming, this never takes the place of a file that has just been made
+    except FileExistsError:
+        raise SnasError(f"{target} exists already; nothing was written") from None
+    except OSError:  # a file system without links
+        if target.exists():
+            raise SnasError(f"{target} exists already; nothing was written") from None
+        os.rename(part, target)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or what a folder has, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
