@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snas.errors import InputError, SnasError
 from snas.records import (
@@ -31,6 +32,7 @@ from snas.trials import ENDED, Point, Report, Status
 
 __all__ = ["Entry", "Registry", "Study", "TrainingRecord", "as_trial"]
 
+T = TypeVar("T")
 _REPORT_COLUMNS = "epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds"
 # What a correction of a published figure may change; the rest is its key.
 _FIGURES = ("cited_accuracy", "cited_std", "cited_seeds", "rule", "kept_weights", "total_weights")
@@ -73,12 +75,12 @@ class Registry(Database):
 
     def studies(self) -> list[Study]:
         """All studies, oldest first."""
-        return [read_study(row) for row in self._query("SELECT * FROM studies ORDER BY id")]
+        return [self._read(read_study, row) for row in self._query("SELECT * FROM studies ORDER BY id")]
 
     def find_study(self, name: str) -> Study | None:
         """The study called `name`, or None."""
         rows = self._query("SELECT * FROM studies WHERE name = ?", name)
-        return read_study(rows[0]) if rows else None
+        return self._read(read_study, rows[0]) if rows else None
 
     def add_study(
         self, name: str, *, identity: Mapping[str, Any], samples: int, environment: Mapping[str, Any]
@@ -125,7 +127,7 @@ class Registry(Database):
     def study_of(self, entry: Entry) -> Study | None:
         """The study that an entry came from, or None."""
         rows = self._query("SELECT * FROM studies WHERE id = ?", entry.study_id)
-        return read_study(rows[0]) if rows else None
+        return self._read(read_study, rows[0]) if rows else None
 
     def candidates(self, study: Study, *, before: str | None = None) -> list[TrainingRecord]:
         """All candidates of a study in the order of their numbers; with the epochs recorded `before` a time, or all."""
@@ -141,7 +143,7 @@ class Registry(Database):
         """Store an entry, or return the one that is stored under its key."""
         with self.together():
             self._insert(entry)
-        return read_entry(self._query("SELECT * FROM entries WHERE key = ?", entry.key)[0])
+        return self._read(read_entry, self._query("SELECT * FROM entries WHERE key = ?", entry.key)[0])
 
     def cite(self, entries: Sequence[Entry]) -> tuple[int, int]:
         """Store published figures, all or none of them.
@@ -171,7 +173,7 @@ class Registry(Database):
 
     def entries(self) -> list[Entry]:
         """All entries, oldest first."""
-        return [read_entry(row) for row in self._query("SELECT * FROM entries ORDER BY id")]
+        return [self._read(read_entry, row) for row in self._query("SELECT * FROM entries ORDER BY id")]
 
     def find_entry(self, entry_id: int) -> Entry:
         """The entry with this id; InputError where there is none."""
@@ -179,7 +181,7 @@ class Registry(Database):
         rows = self._query("SELECT * FROM entries WHERE id = ?", number) if 0 < number < 2**63 else []
         if not rows:
             raise InputError(f"no row {entry_id} in {self.path}; snas leaderboard lists the ids")
-        return read_entry(rows[0])
+        return self._read(read_entry, rows[0])
 
     def supersede(self, study: Study, current: Sequence[Entry]) -> None:
         """Mark the study's entries that are not `current`: a study that grew may have another winner."""
@@ -195,7 +197,7 @@ class Registry(Database):
     def find_key(self, key: str) -> Entry | None:
         """The entry stored under `key`, or None."""
         rows = self._query("SELECT * FROM entries WHERE key = ?", key)
-        return read_entry(rows[0]) if rows else None
+        return self._read(read_entry, rows[0]) if rows else None
 
     def runs(self, entry: Entry) -> list[TrainingRecord]:
         """The entry's networks, one a seed, in the order of seeds."""
@@ -260,6 +262,16 @@ class Registry(Database):
 
     # Inside
 
+    def _read(self, reader: Callable[[sqlite3.Row], T], row: sqlite3.Row) -> T:
+        """What a row stands for; InputError where it cannot be read."""
+        try:
+            return reader(row)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"registry {self.path} is damaged (its row {row['id']}: {error}); snas registry check tells more; go "
+                "back to a backup, or name another file with --registry"
+            ) from error
+
     def _has_ended(self, training_id: int) -> bool:
         rows = self._query("SELECT status FROM trainings WHERE id = ?", training_id)
         return bool(rows) and rows[0]["status"] in ENDED
@@ -299,7 +311,7 @@ class Registry(Database):
             values = {name: row[name] for name in _REPORT_COLUMNS.split(", ")}
             report = Report(trial=training["number"], mask_checksum=training["mask_checksum"] or "", **values)
             reports[training["id"]].append(report)
-        return [read_training(row, reports[row["id"]]) for row in rows]
+        return [self._read(lambda row: read_training(row, reports[row["id"]]), row) for row in rows]
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from snas.errors import SnasError
-from snas.registries.explain import explain
+from snas.registries.explain import explain, is_outside
 
 
 def free_name(path: Path) -> Path:
@@ -42,7 +42,7 @@ def copy_into(connection: sqlite3.Connection, target: Path, *, replace: bool = F
             with closing(sqlite3.connect(part)) as copy:
                 whole = [row[0] for row in copy.execute("PRAGMA integrity_check(1)")] == ["ok"]
         except sqlite3.Error as error:
-            raise explain(target, error) from error
+            raise explain(target if is_outside(error) else _file_of(connection), error) from error
         if not whole:
             raise SnasError(f"the copy {target} would be damaged; snas registry check tells of what")
         _sync(part)
@@ -69,6 +69,10 @@ def _rename(part: Path, target: Path, *, replace: bool) -> None:
         if target.exists():
             raise SnasError(f"{target} exists already; nothing was written") from None
         os.rename(part, target)
+
+
+def _file_of(connection: sqlite3.Connection) -> Path:
+    return Path(connection.execute("PRAGMA database_list").fetchone()[2])
 
 
 def _sync(path: Path) -> None:

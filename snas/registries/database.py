@@ -40,15 +40,17 @@ class Database:
         SnasError: if another process holds it for too long, or the disk is full.
     """
 
-    def __init__(self, path: Path | str, *, create: bool = True, snapshot: bool = False) -> None:
+    def __init__(self, path: Path | str, *, create: bool = True, snapshot: bool = False, upgrade: bool = True) -> None:
         """Open it.
 
         Args:
             path: of the file.
             create: whether to make it if there is none. Without this, one that cannot be written is read.
             snapshot: whether to read a copy of it in memory, brought up to date there; the file is not changed.
+            upgrade: whether a file of an earlier format is brought up to date.
         """
         self.path = Path(path)
+        self._upgrade = upgrade
         self.before_commit: Callable[[], None] | None = None  # what is to be written with every transaction
         self._identity: tuple[int, int] | None = None  # of the file; None of a copy in memory
         self._require_openable(create and not snapshot)
@@ -75,6 +77,11 @@ class Database:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """SQLite's connection to it."""
+        return self._db
 
     def close(self) -> None:
         """Close the file."""
@@ -161,7 +168,7 @@ class Database:
         self._patiently("PRAGMA synchronous = FULL")
         self._patiently(f"PRAGMA journal_size_limit = {MOST_LOG_BYTES}")
         self._patiently("PRAGMA foreign_keys = ON")
-        if version < len(MIGRATIONS):
+        if self._upgrade and version < len(MIGRATIONS):
             self._migrate(backup=True)
 
     def _require_ours(self) -> int:
@@ -243,7 +250,7 @@ class Database:
             except sqlite3.OperationalError as error:
                 if way == ways[-1] or not is_unwritable(error):
                     raise
-        if self._require_ours() < len(MIGRATIONS):
+        if self._require_ours() < len(MIGRATIONS) and self._upgrade:
             self._migrate(backup=False)
         copy.execute("PRAGMA query_only = ON")
         return copy

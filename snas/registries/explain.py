@@ -21,9 +21,10 @@ def is_unwritable(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is not what SQLite wrote."""
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+def is_outside(error: sqlite3.Error) -> bool:
+    """Whether the reason is not in the file: a lock, a permission, the disk, memory."""
+    outside = sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM
+    return is_busy(error) or is_unwritable(error) or _code(error) in outside
 
 
 def explain(path: Path, error: sqlite3.Error) -> SnasError:
