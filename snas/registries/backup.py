@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snas.errors import InputError
-from snas.registries.copies import copy_into
+from snas.registries.copies import copy_into, seal, seal_of
 from snas.registries.database import Database
 from snas.registries.wal import log_of
 
@@ -22,7 +22,7 @@ class Backup:
 
 
 def back_up(path: Path | str, target: Path | str, *, force: bool = False) -> Backup:
-    """Copy a registry, of whatever format, to a file that is whole or not there.
+    """Copy a registry, of whatever format, to a file that is whole or not there; its SHA-256 is written beside it.
 
     Args:
         path: the registry.
@@ -36,7 +36,9 @@ def back_up(path: Path | str, target: Path | str, *, force: bool = False) -> Bac
     target = Path(target)
     with Database(path, create=False, upgrade=False) as opened:
         _require_target(opened.path, target, force)
+        seal_of(target).unlink(missing_ok=True)  # of a file that is replaced
         copy_into(opened.connection, target, replace=force)
+    seal(target)
     with Database(target, create=False, snapshot=True) as copy:
         studies = copy.query("SELECT count(*) FROM studies")[0][0]
     return Backup(Path(path), target, target.stat().st_size, studies)

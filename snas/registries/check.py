@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from snas.errors import SnasError
+from snas.registries.copies import broken_seal
 from snas.registries.database import Database
 from snas.registries.explain import is_outside
 from snas.schema import MIGRATIONS
@@ -61,7 +62,8 @@ def check(path: Path | str) -> Check:
     """
     path = Path(path)
     version = _format(path)
-    problems: list[str] = []
+    seal = broken_seal(path) if path.is_file() else None
+    problems = [seal] if seal else []
     counts: dict[str, int] = {}
     try:
         with Database(path, create=False, snapshot=True) as opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import sqlite3
@@ -40,6 +41,7 @@ def copy_into(connection: sqlite3.Connection, target: Path, *, replace: bool = F
         try:
             connection.execute("VACUUM INTO ?", (os.fspath(part),))
             with closing(sqlite3.connect(part)) as copy:
+                copy.execute("PRAGMA journal_mode = WAL")  # now, so that to look at it later does not change it
                 whole = [row[0] for row in copy.execute("PRAGMA integrity_check(1)")] == ["ok"]
         except sqlite3.Error as error:
             raise explain(target if is_outside(error) else _file_of(connection), error) from error
@@ -52,9 +54,46 @@ def copy_into(connection: sqlite3.Connection, target: Path, *, replace: bool = F
     except OSError as error:
         raise SnasError(f"cannot write {target}: {error.strerror}") from error
     finally:
-        for left in (part, part.with_name(f"{part.name}-journal")):
-            left.unlink(missing_ok=True)
+        for ending in ("", "-journal", "-wal", "-shm"):
+            part.with_name(part.name + ending).unlink(missing_ok=True)
     return target
+
+
+def seal_of(path: Path) -> Path:
+    """The file that has a copy's SHA-256, as `sha256sum -c` reads it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def seal(path: Path) -> None:
+    """Write the SHA-256 of a copy beside it."""
+    part = path.with_name(f".snas-{secrets.token_hex(8)}.part")
+    try:
+        part.write_text(f"{digest_of(path)}  {path.name}\n", encoding="utf-8")
+        _sync(part)
+        os.replace(part, seal_of(path))
+    except OSError as error:
+        raise SnasError(f"cannot write {seal_of(path)}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def broken_seal(path: Path) -> str | None:
+    """What is wrong with a file that has its SHA-256 beside it; None where nothing is, or there is none."""
+    try:
+        told = seal_of(path).read_bytes().split(b" ")[0]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"its checksum {seal_of(path).name} cannot be read: {error.strerror}"
+    if told == digest_of(path).encode():
+        return None
+    return f"it is not what {seal_of(path).name} says: damaged, or written to since the backup"
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _rename(part: Path, target: Path, *, replace: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from snas.errors import InputError, SnasError
 from snas.locks import owned
 from snas.registries.check import problems_of
+from snas.registries.copies import broken_seal
 from snas.registries.database import Database
 from snas.registry import Registry
 from snas.trials import ENDED
@@ -81,7 +82,7 @@ def _open(path: Path, other: Path) -> Database:
     if path.exists() and other.exists() and path.samefile(other):
         raise InputError(f"cannot merge {other} into itself; name another file")
     database = Database(other, create=False, snapshot=True)
-    problem = next(problems_of(database), None)
+    problem = broken_seal(other) or next(problems_of(database), None)
     if problem is not None:
         database.close()
         raise SnasError(f"nothing is merged: {other} is damaged ({problem}); snas registry check {other} tells more")
@@ -211,6 +212,8 @@ class _Merging:
             ours, theirs = known[name], row[name]
             if name in JSON and ours is not None and theirs is not None:
                 ours, theirs = json.loads(ours), json.loads(theirs)
+                if name == "traits" and not (ours and theirs):  # files of before format 3 do not tell them
+                    continue
             if ours != theirs:
                 told = "" if isinstance(ours, (dict, list)) else f" ({ours} and {theirs})"
                 raise self._conflict(f"{what} differs in its {name.replace('_', ' ')}{told}")
