@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -94,23 +94,28 @@ def start(folder: Path, *arguments: str, **more: Any) -> subprocess.Popen[str]:
     )
 
 
-def run(folder: Path, *arguments: str, timeout: float = 600.0, **more: Any) -> tuple[int, str, str]:
-    """Run snas to its end; returns exit code, output and errors."""
-    process = start(folder, *arguments, **more)
+def run(
+    folder: Path, *arguments: str, timeout: float = 600.0, before: Callable[[], None] | None = None
+) -> tuple[int, str, str]:
+    """Run snas to its end, in a forked process; returns exit code, output and errors."""
+    process = Forked(folder, *arguments, before=before)
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout)
     finally:
         end(process)
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
 def end(process: subprocess.Popen[str] | Forked) -> None:
     """End a command and whatever it started."""
+    if process.poll() is not None and isinstance(process, Forked):
+        return
     for number in (signal.SIGCONT, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
+        except ProcessLookupError:  # it has just begun, and is no leader yet, or has just ended
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
     process.wait()
 
 
@@ -193,7 +198,8 @@ class Forked:
     A process as any other, but for the seconds that Python takes to import torch. It stands in for `subprocess.Popen`.
     """
 
-    def __init__(self, place: Path, *arguments: str) -> None:
+    def __init__(self, place: Path, *arguments: str, before: Callable[[], None] | None = None) -> None:
+        """Start it in a folder; `before` is called in the new process first."""
         preload()
         sys.stdout.flush()
         self._files = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2)]  # noqa: SIM115
@@ -206,6 +212,8 @@ class Forked:
                 os.chdir(place)
                 for number, file in enumerate(self._files, start=1):
                     os.dup2(file.fileno(), number)
+                if before is not None:
+                    before()
                 from snas.cli.main import main
 
                 code = main(list(arguments))

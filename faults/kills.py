@@ -45,7 +45,8 @@ KINDS = {
 }
 SHARES = {"serial": 60, "stacked": 20, "processes": 20}  # of 100 kills
 AT_START = 0.15  # share of kills while a search begins: imports, data, opening the registry
-LONGEST = 1.5  # seconds of work after which it is killed at the latest
+# Seconds of work after which it is killed at the latest; processes take seconds to begin.
+LONGEST = {"serial": 2.0, "stacked": 2.0, "processes": 10.0}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,7 +99,7 @@ def _study(
         early = kills < most and rng.random() < AT_START
         process = (start if early else Forked)(path.parent, *command, "--registry", path.name)
         try:
-            killed = kills < most and _kill_at_random(process, path, rng, early=early)
+            killed = kills < most and _kill_at_random(process, path, rng, early=early, longest=LONGEST[kind])
             out, err = process.communicate(timeout=600)
         finally:
             if not (
@@ -135,12 +136,12 @@ def _study(
     return kills
 
 
-def _kill_at_random(process: Any, path: Path, rng: random.Random, *, early: bool) -> bool:
+def _kill_at_random(process: Any, path: Path, rng: random.Random, *, early: bool, longest: float) -> bool:
     """Kill the driver some time after it began to work, or to start; False where it came to its end before."""
     if early:
         time.sleep(rng.uniform(0.0, 4.0))
     elif wait_for_worker(path, process):
-        time.sleep(rng.uniform(0.0, LONGEST))
+        time.sleep(rng.uniform(0.0, longest))
     if process.poll() is not None:
         return False
     os.kill(process.pid, signal.SIGKILL)
