@@ -125,7 +125,7 @@ def _copies(full: Disk, verdict: Verdict) -> None:
     whole = (OLD / "format-3.db").read_bytes()
     other = (OLD / "format-2.db").read_bytes()
     for name, arguments, files in (
-        ("migration", ("leaderboard", "--registry", "old.db"), {"old.db": whole}),
+        ("migration", ("cite", "--builtin", "--registry", "old.db"), {"old.db": whole}),
         ("backup", ("registry", "backup", "-o", "copy.db", "--registry", "old.db"), {"old.db": whole}),
         ("merge", ("registry", "merge", "other.db", "--registry", "all.db"), {"other.db": other}),
     ):
@@ -136,13 +136,15 @@ def _copies(full: Disk, verdict: Verdict) -> None:
         if name == "merge":
             code, _, err = full.run("cite", "--builtin", "--registry", "all.db")
             verdict.require(code == 0, f"cite ended with {code}: {err}")
-        before = {path.name: _digest(path) for path in full.place.iterdir()}
+        before = _digests(full.place)
         full.fill()
         code, _, err = full.run(*arguments)
         verdict.require(clear_line(code, err), f"{name} on a full disk ended with {code}: {err[-400:]}")
         print(f"  {name}: {err.splitlines()[-1] if err else 'no line'}", flush=True)
+        read_code, out, err = full.run("registry", "check", next(iter(files)))
+        verdict.require(read_code == 0, f"on a full disk nothing can be read: {read_code}: {out} {err}")
         full.make_room()
-        after = {path.name: _digest(path) for path in full.place.iterdir()}
+        after = _digests(full.place)
         verdict.require(after == before, f"{name} on a full disk changed files: {sorted(after)} of {sorted(before)}")
         verdict.count("files untouched", int(after == before))
         code, _, err = full.run(*arguments)
@@ -153,8 +155,10 @@ def _copies(full: Disk, verdict: Verdict) -> None:
         verdict.count("went on with room", int(code == 0))
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "a folder"
+def _digests(place: Path) -> dict[str, str]:
+    """What files have; those without any content, which SQLite makes before it finds no room, do not count."""
+    files = [path for path in place.iterdir() if path.is_file() and path.stat().st_size]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 if __name__ == "__main__":

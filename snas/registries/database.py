@@ -20,7 +20,7 @@ from urllib.parse import quote
 from snas.errors import InputError, SnasError
 from snas.registries import wal
 from snas.registries.copies import copy_into, free_name
-from snas.registries.explain import explain, is_busy, is_unwritable
+from snas.registries.explain import explain, is_busy, is_full, is_unwritable
 from snas.registries.filesystems import network_file_system
 from snas.schema import APPLICATION_ID, MIGRATIONS
 
@@ -45,7 +45,8 @@ class Database:
 
         Args:
             path: of the file.
-            create: whether to make it if there is none. Without this, one that cannot be written is read.
+            create: whether to make it if there is none. Without this, one that cannot be written is
+                read.
             snapshot: whether to read a copy of it in memory, brought up to date there; the file is not changed.
             upgrade: whether a file of an earlier format is brought up to date.
         """
@@ -63,7 +64,7 @@ class Database:
             try:
                 self._open()
             except sqlite3.Error as error:
-                if create or not is_unwritable(error):
+                if create or not self._is_readable(error):
                     raise
                 self._db.close()
                 self._db = self._copy_in_memory()
@@ -248,12 +249,16 @@ class Database:
                         self._tell_of_loss(source, before)
                 break
             except sqlite3.OperationalError as error:
-                if way == ways[-1] or not is_unwritable(error):
+                if way == ways[-1] or not self._is_readable(error):
                     raise
         if self._require_ours() < len(MIGRATIONS) and self._upgrade:
             self._migrate(backup=False)
         copy.execute("PRAGMA query_only = ON")
         return copy
+
+    def _is_readable(self, error: sqlite3.Error) -> bool:
+        """Whether the file may be read all the same: to open it SQLite writes beside it."""
+        return is_unwritable(error) or is_full(error, self.path)
 
     def _tell_of_loss(self, connection: sqlite3.Connection, before: wal.Log | None) -> None:
         """Say so where SQLite could not read all of the log that was there, and keep that."""

@@ -21,6 +21,12 @@ def is_unwritable(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
+def is_full(error: sqlite3.Error, path: Path) -> bool:
+    """Whether there is no room beside the registry at `path`."""
+    code = _code(error)
+    return code == sqlite3.SQLITE_FULL or (code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _no_room(path))
+
+
 def is_outside(error: sqlite3.Error) -> bool:
     """Whether the reason is not in the file: a lock, a permission, the disk, memory."""
     outside = sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM
@@ -37,7 +43,7 @@ def explain(path: Path, error: sqlite3.Error) -> SnasError:
             f"registry {path} has been locked by another process for too long; wait for it or end it, then run the "
             "same command"
         )
-    if code == sqlite3.SQLITE_FULL or (code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _no_room(path)):
+    if is_full(error, path):
         return SnasError(f"no room to write registry {path} ({text}); make room and run the same command")
     if is_unwritable(error):
         return InputError(f"cannot write registry {path} ({text}); check its permissions")

@@ -81,12 +81,14 @@ def _open(path: Path, other: Path) -> Database:
     """Another registry, as a copy in memory."""
     if path.exists() and other.exists() and path.samefile(other):
         raise InputError(f"cannot merge {other} into itself; name another file")
-    database = Database(other, create=False, snapshot=True)
-    problem = broken_seal(other) or next(problems_of(database), None)
-    if problem is not None:
+    problem = broken_seal(other) if other.is_file() else None
+    if problem is None:
+        database = Database(other, create=False, snapshot=True)
+        problem = next(problems_of(database), None)
+        if problem is None:
+            return database
         database.close()
-        raise SnasError(f"nothing is merged: {other} is damaged ({problem}); snas registry check {other} tells more")
-    return database
+    raise SnasError(f"nothing is merged: {other} is damaged ({problem}); snas registry check {other} tells more")
 
 
 class _Locks:
