@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # this package, whichever is installed
 SETTLED = 120.0  # seconds that a command may take to begin
 # Searches that take a second or two beside the start of Python.
 SEARCH = (

@@ -156,8 +156,8 @@ def _copies(full: Disk, verdict: Verdict) -> None:
 
 
 def _digests(place: Path) -> dict[str, str]:
-    """What files have; those without any content, which SQLite makes before it finds no room, do not count."""
-    files = [path for path in place.iterdir() if path.is_file() and path.stat().st_size]
+    """What files have; what SQLite makes anew at any time, or makes before it finds no room, does not count."""
+    files = [path for path in place.iterdir() if path.is_file() and path.stat().st_size and path.suffix != ".db-shm"]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

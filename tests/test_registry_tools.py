@@ -190,6 +190,19 @@ def test_a_backup_is_a_whole_copy_of_whatever_format_and_tells_when_it_changes(t
     assert not (tmp_path / "all.db").exists()
 
 
+def test_a_registry_that_can_only_be_read_can_be_backed_up(tmp_path, monkeypatch):
+    path = fill(tmp_path / "a.db")
+
+    def unwritable(self):
+        raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    monkeypatch.setattr(Registry.__mro__[1], "_open", unwritable)
+    monkeypatch.setattr("snas.registries.database.is_unwritable", lambda error: "readonly" in str(error))
+    back_up(path, tmp_path / "copy.db")
+    monkeypatch.undo()
+    assert content(tmp_path / "copy.db") == content(path)
+
+
 def test_looking_at_a_backup_does_not_change_it(tmp_path):
     back_up(fill(tmp_path / "a.db"), tmp_path / "copy.db")
     with Registry(tmp_path / "copy.db", create=False) as registry:
@@ -242,8 +255,8 @@ def test_merging_brings_everything_once(tmp_path):
         assert [study.name for study in registry.studies()] == [
             "one",
             "two",
-            "lenet-300-100-digits-random-1635f2",
             "grown",
+            "lenet-300-100-digits-random-1635f2",
         ]
         entry = registry.find_key("study two: searched 0")
         assert registry.study_of(entry).name == "two"

@@ -6,7 +6,8 @@ import hashlib
 import os
 import secrets
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from snas.errors import SnasError
@@ -39,7 +40,8 @@ def copy_into(connection: sqlite3.Connection, target: Path, *, replace: bool = F
     part = target.with_name(f".snas-{secrets.token_hex(8)}.part")
     try:
         try:
-            connection.execute("VACUUM INTO ?", (os.fspath(part),))
+            with _may_write(connection):
+                connection.execute("VACUUM INTO ?", (os.fspath(part),))
             with closing(sqlite3.connect(part)) as copy:
                 copy.execute("PRAGMA journal_mode = WAL")  # now, so that to look at it later does not change it
                 whole = [row[0] for row in copy.execute("PRAGMA integrity_check(1)")] == ["ok"]
@@ -108,6 +110,17 @@ def _rename(part: Path, target: Path, *, replace: bool) -> None:
         if target.exists():
             raise SnasError(f"{target} exists already; nothing was written") from None
         os.rename(part, target)
+
+
+@contextmanager
+def _may_write(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let one that may only read write another file."""
+    only = connection.execute("PRAGMA query_only").fetchone()[0]
+    connection.execute("PRAGMA query_only = OFF")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA query_only = {only}")
 
 
 def _file_of(connection: sqlite3.Connection) -> Path:
