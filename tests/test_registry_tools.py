@@ -120,7 +120,7 @@ PROBLEMS = {
     "UPDATE trainings SET number = 5 WHERE id = 2": "study 'one': candidate 1 is missing",
     "UPDATE trainings SET number = 5, repeat = 1 WHERE id = 2": "study 'one': candidate 5 was trained again, but",
     "UPDATE studies SET samples = 1": "study 'one' has 2 candidates, more than its 1 samples",
-    "UPDATE studies SET samples = 'many'": "studies: samples of 1 rows is text, not integer",
+    "UPDATE studies SET samples = 'many'": "studies: samples is text, not integer (rows: 1)",
     "UPDATE studies SET identity = '[]'": "studies: identity of row 1 cannot be read",
     "UPDATE entries SET candidate = 9": "row 1 is candidate 9 of study 'one', not there",
     "UPDATE entries SET kept_weights = 5": "row 1: its layers keep 4 weights, not 5",

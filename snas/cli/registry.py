@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,6 +18,13 @@ from snas.exports import clean
 from snas.settings import registry_path
 
 File = Annotated[str | None, typer.Option("--registry", help="Registry file; environment variable SNAS_REGISTRY.")]
+WORDS = {
+    "studies": ("study", "studies"),
+    "trainings": ("network", "networks"),
+    "reports": ("epoch", "epochs"),
+    "entries": ("row of the leaderboard", "rows of the leaderboard"),
+    "environments": ("environment", "environments"),
+}
 STYLES = {"running": "green", "slow": "yellow", "dead": "red", "stopped": "yellow", "finished": "dim"}
 
 app = typer.Typer(
@@ -48,8 +55,7 @@ def check(
             f"{found.path}: {_count(len(found.problems), 'problem')}; keep the file, and go back to a backup\n"
         )
     else:
-        counts = ", ".join(f"{number:,} {table}" for table, number in found.counts.items())
-        sys.stdout.write(f"{found.path}: no problem in {counts} (format {found.format})\n")
+        sys.stdout.write(f"{found.path}: no problem in {_told(found.counts)} (format {found.format})\n")
     if found.problems:
         raise typer.Exit(1)
 
@@ -98,8 +104,7 @@ def merge(
     if format == "json":
         print_json({"registry": path, "others": others, "added": merged})
     elif any(merged.values()):
-        told = ", ".join(f"{number:,} {table}" for table, number in merged.items() if number)
-        sys.stdout.write(f"{path}: {told} added\n")
+        sys.stdout.write(f"{path}: {_told(merged)} added\n")
     else:
         sys.stdout.write(f"{path}: nothing new; it has all of this already\n")
 
@@ -177,5 +182,10 @@ def _ago(time: str | None) -> str:
     return f"{duration(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()))} ago"
 
 
+def _told(counts: Mapping[str, int]) -> str:
+    """How many rows of which tables, in words; nothing of those that have none."""
+    return ", ".join(_count(number, *WORDS[table]) for table, number in counts.items() if number) or "nothing"
+
+
 def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -124,7 +124,7 @@ def _types(opened: Database) -> Iterator[str]:
                 *kinds,
             ):
                 if row["number"]:
-                    yield f"{table}: {name} of {row['number']} rows is {row['kind']}, not {kinds[0]}"
+                    yield f"{table}: {name} is {row['kind']}, not {kinds[0]} (rows: {row['number']})"
 
 
 def _json(opened: Database) -> Iterator[str]:
