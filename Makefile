@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Ctrl-C in a search is answered by the search: it says how to resume.
 export PIP_REQUIRE_VIRTUALENV := 1
 
-.PHONY: help search test slow lint types wheel check bench bench-overheads bench-strategies clean
+.PHONY: help search test slow lint types wheel check bench bench-overheads bench-strategies faults clean
 
 help:
 	@echo "make search   search sparse ResNet-32s on real images and print the leaderboard (about 4 minutes)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench    speed and memory, as ratios against Ray Tune and plain PyTorch (under 20 minutes on two cores)"
 	@echo "make bench-overheads    what a search adds to training, and the cost of pruning (about 6 minutes)"
 	@echo "make bench-strategies   strategies on objectives that cost nothing (about 10 minutes)"
+	@echo "make faults   kill, stop, starve and damage searches and registries, and see that nothing is lost (about 20 minutes)"
 	@echo "make clean    remove the virtual environment and everything built"
 
 $(VENV)/made: 
@@ -76,6 +77,10 @@ bench-overheads: $(VENV)/developing
 
 bench-strategies: $(VENV)/developing
 	$(BIN)/python benchmarks/strategies.py
+
+# Whoever may mount (root) has real full disks; else files are limited in size.
+faults: $(VENV)/developing
+	nice -n 5 $(BIN)/python faults/run.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

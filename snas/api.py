@@ -15,6 +15,7 @@ from snas.exports import Group
 from snas.listener import Listener
 from snas.locks import owned
 from snas.ranking import Filter, rank
+from snas.registries.heartbeat import at_work
 from snas.registry import Entry, Registry
 from snas.results import Result, SearchResult, make_result, require_trained
 from snas.settings import PruneSettings, SearchSettings, registry_path
@@ -90,7 +91,7 @@ def search(
     with Registry(registry_path(chosen.registry)) as registry:
         registry.use_environment(bench.environment)
         study, resumed = open_study(registry, bench, chosen, plan)
-        with owned(registry, f"study-{study.name}"):
+        with owned(registry, f"study-{study.name}"), at_work(registry, study):
             study = registry.set_samples(study, chosen.samples)
             done = len(registry.candidates(study))
             if chosen.samples < study.samples:

@@ -132,15 +132,18 @@ class Conductor:
         return None
 
     def take(self, reports: Sequence[Report | Failure]) -> None:
-        """File reports and failures in the registry, all or none; then tell the listener."""
+        """File reports and failures in the registry, all or none; then tell the listener. Late ones change nothing."""
         with self._registry.together():
-            for report in reports:
-                if isinstance(report, Failure):
-                    self._registry.set_status(self._ids[report.trial], report.status, reason=report.reason)
-                else:
-                    self._registry.record(self._ids[report.trial], report, status=self._status_after(report))
-        for report in reports:
+            filed = [report for report in reports if self._file(report)]
+        for report in filed:
             self._take_note(report)
+
+    def _file(self, report: Report | Failure) -> bool:
+        """Store a report or failure; says whether it was news."""
+        training_id = self._ids[report.trial]
+        if isinstance(report, Failure):
+            return self._registry.set_status(training_id, report.status, reason=report.reason)
+        return self._registry.record(training_id, report, status=self._status_after(report))
 
     def _take_note(self, report: Report | Failure) -> None:
         """Remember what was filed, and tell the listener."""

@@ -130,15 +130,10 @@ class Repeats:
         """Nothing: what there is to train is known, and costs nothing to choose."""
 
     def take(self, reports: Sequence[Report | Failure]) -> None:
-        """File reports and failures in the registry, all or none; then tell the listener."""
+        """File reports and failures in the registry, all or none; then tell the listener. Late ones change nothing."""
         with self._registry.together():
-            for report in reports:
-                if isinstance(report, Failure):
-                    self._registry.set_status(report.trial, report.status, reason=report.reason)
-                else:
-                    status = Status.FINISHED if report.epoch >= self._epochs else Status.RUNNING
-                    self._registry.record(report.trial, report, status=status)
-        for report in reports:
+            filed = [report for report in reports if self._file(report)]
+        for report in filed:
             number, repeat = self._out[report.trial]
             if isinstance(report, Failure):
                 self._listener.on_failure(number, report.status, f"on fresh seed {repeat}: {report.reason}")
@@ -146,6 +141,13 @@ class Repeats:
             self.epochs_trained += 1
             told = replace(report, trial=number)
             self._listener.on_repeat_report(number, repeat, told, epochs_trained=self.epochs_trained)
+
+    def _file(self, report: Report | Failure) -> bool:
+        """Store a report or failure; says whether it was news."""
+        if isinstance(report, Failure):
+            return self._registry.set_status(report.trial, report.status, reason=report.reason)
+        status = Status.FINISHED if report.epoch >= self._epochs else Status.RUNNING
+        return self._registry.record(report.trial, report, status=status)
 
     def _add(self, record: TrainingRecord, repeat: int, seed: int) -> int:
         point = np.zeros(0) if record.point is None else record.point

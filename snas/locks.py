@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,11 @@ def owned(registry: Registry, name: str) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise SnasError(
+                    f"cannot lock {file.name} ({error.strerror}); keep the registry on a file system with locks"
+                ) from error
             what = name.replace("-", " ", 1)
             raise BusyError(f"{what} is being worked on by another process; wait for it to end") from None
         yield

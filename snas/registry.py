@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import operator
-import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snas.errors import InputError, SnasError
 from snas.records import (
@@ -29,52 +27,28 @@ from snas.records import (
     read_study,
     read_training,
 )
-from snas.schema import APPLICATION_ID, MIGRATIONS
-from snas.trials import Point, Report, Status
+from snas.registries.database import Database
+from snas.trials import ENDED, Point, Report, Status
 
 __all__ = ["Entry", "Registry", "Study", "TrainingRecord", "as_trial"]
 
+T = TypeVar("T")
 _REPORT_COLUMNS = "epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds"
 # What a correction of a published figure may change; the rest is its key.
 _FIGURES = ("cited_accuracy", "cited_std", "cited_seeds", "rule", "kept_weights", "total_weights")
 
 
-class Registry:
-    """A registry file, opened for reading and writing; made if there is none.
+class Registry(Database):
+    """A registry file, opened for reading and writing; made if there is none. Arguments are those of `Database`.
 
     Raises:
         InputError: if the file is no snas registry, was written by a newer version, or cannot be opened.
+        SnasError: if another process holds it for too long, or the disk is full.
     """
 
-    def __init__(self, path: Path | str, *, create: bool = True) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, *, create: bool = True, snapshot: bool = False) -> None:
         self._environment: int | None = None
-        if not self.path.exists() and not create:
-            raise InputError(f"no registry at {self.path}; run snas search first or name another with --registry")
-        if len(self.path.name.encode()) > 240:
-            raise InputError(
-                f"registry {self.path.name[:40]}... has a name of {len(self.path.name)} characters; at most 240"
-            )
-        if not self.path.parent.is_dir():
-            raise InputError(f"cannot open registry {self.path}: folder {self.path.parent} does not exist")
-        if self.path.is_dir():
-            raise InputError(f"cannot open registry {self.path}: it is a folder; name a file")
-        try:
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._open()
-        except sqlite3.Error as error:
-            raise self._explain(error) from error
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def __enter__(self) -> Registry:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(path, create=create, snapshot=snapshot)
 
     @property
     def files(self) -> Path:
@@ -101,12 +75,12 @@ class Registry:
 
     def studies(self) -> list[Study]:
         """All studies, oldest first."""
-        return [read_study(row) for row in self._query("SELECT * FROM studies ORDER BY id")]
+        return [self._read(read_study, row) for row in self._query("SELECT * FROM studies ORDER BY id")]
 
     def find_study(self, name: str) -> Study | None:
         """The study called `name`, or None."""
         rows = self._query("SELECT * FROM studies WHERE name = ?", name)
-        return read_study(rows[0]) if rows else None
+        return self._read(read_study, rows[0]) if rows else None
 
     def add_study(
         self, name: str, *, identity: Mapping[str, Any], samples: int, environment: Mapping[str, Any]
@@ -153,7 +127,7 @@ class Registry:
     def study_of(self, entry: Entry) -> Study | None:
         """The study that an entry came from, or None."""
         rows = self._query("SELECT * FROM studies WHERE id = ?", entry.study_id)
-        return read_study(rows[0]) if rows else None
+        return self._read(read_study, rows[0]) if rows else None
 
     def candidates(self, study: Study, *, before: str | None = None) -> list[TrainingRecord]:
         """All candidates of a study in the order of their numbers; with the epochs recorded `before` a time, or all."""
@@ -169,7 +143,7 @@ class Registry:
         """Store an entry, or return the one that is stored under its key."""
         with self.together():
             self._insert(entry)
-        return read_entry(self._query("SELECT * FROM entries WHERE key = ?", entry.key)[0])
+        return self._read(read_entry, self._query("SELECT * FROM entries WHERE key = ?", entry.key)[0])
 
     def cite(self, entries: Sequence[Entry]) -> tuple[int, int]:
         """Store published figures, all or none of them.
@@ -199,7 +173,7 @@ class Registry:
 
     def entries(self) -> list[Entry]:
         """All entries, oldest first."""
-        return [read_entry(row) for row in self._query("SELECT * FROM entries ORDER BY id")]
+        return [self._read(read_entry, row) for row in self._query("SELECT * FROM entries ORDER BY id")]
 
     def find_entry(self, entry_id: int) -> Entry:
         """The entry with this id; InputError where there is none."""
@@ -207,7 +181,7 @@ class Registry:
         rows = self._query("SELECT * FROM entries WHERE id = ?", number) if 0 < number < 2**63 else []
         if not rows:
             raise InputError(f"no row {entry_id} in {self.path}; snas leaderboard lists the ids")
-        return read_entry(rows[0])
+        return self._read(read_entry, rows[0])
 
     def supersede(self, study: Study, current: Sequence[Entry]) -> None:
         """Mark the study's entries that are not `current`: a study that grew may have another winner."""
@@ -223,7 +197,7 @@ class Registry:
     def find_key(self, key: str) -> Entry | None:
         """The entry stored under `key`, or None."""
         rows = self._query("SELECT * FROM entries WHERE key = ?", key)
-        return read_entry(rows[0]) if rows else None
+        return self._read(read_entry, rows[0]) if rows else None
 
     def runs(self, entry: Entry) -> list[TrainingRecord]:
         """The entry's networks, one a seed, in the order of seeds."""
@@ -240,27 +214,38 @@ class Registry:
 
     # What happens to a network in training
 
-    def record(self, training_id: int, report: Report, *, status: Status) -> None:
-        """Store one epoch and the status after it. An epoch that is stored already is left as it is."""
+    def record(self, training_id: int, report: Report, *, status: Status) -> bool:
+        """Store one epoch and the status after it; says whether it did.
+
+        Nothing changes where the epoch is stored already, or the network has come to its end: such a report is late.
+        """
         values = (report.epoch, report.train_loss, report.train_accuracy, report.validation_loss)
         rest = (report.validation_accuracy, report.seconds)
         with self.together():
-            self._db.execute(
-                f"INSERT OR IGNORE INTO reports (training_id, {_REPORT_COLUMNS}, recorded, environment_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            if self._has_ended(training_id):
+                return False
+            added = self._db.execute(
+                f"INSERT INTO reports (training_id, {_REPORT_COLUMNS}, recorded, environment_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (training_id, epoch) DO NOTHING",
                 (training_id, *values, *rest, _now(), self._environment),
             )
+            if not added.rowcount:
+                return False
             self._db.execute(
                 "UPDATE trainings SET status = ?, mask_checksum = ? WHERE id = ?",
                 (status, report.mask_checksum, training_id),
             )
             if report.signals:
                 self._db.execute("UPDATE trainings SET signals = ? WHERE id = ?", (dump(report.signals), training_id))
+        return True
 
-    def set_status(self, training_id: int, status: Status, *, reason: str | None = None) -> None:
-        """Store where a network stands, and why."""
+    def set_status(self, training_id: int, status: Status, *, reason: str | None = None) -> bool:
+        """Store where a network stands, and why; says whether it did: one that has come to its end stays as it is."""
         with self.together():
+            if self._has_ended(training_id):
+                return False
             self._db.execute("UPDATE trainings SET status = ?, reason = ? WHERE id = ?", (status, reason, training_id))
+        return True
 
     def set_kept(self, training_id: int, kept: Mapping[str, int]) -> None:
         """Store the layers' kept weights, once they are known."""
@@ -276,6 +261,20 @@ class Registry:
             )
 
     # Inside
+
+    def _read(self, reader: Callable[[sqlite3.Row], T], row: sqlite3.Row) -> T:
+        """What a row stands for; InputError where it cannot be read."""
+        try:
+            return reader(row)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"registry {self.path} is damaged (its row {row['id']}: {error}); snas registry check tells more; go "
+                "back to a backup, or name another file with --registry"
+            ) from error
+
+    def _has_ended(self, training_id: int) -> bool:
+        rows = self._query("SELECT status FROM trainings WHERE id = ?", training_id)
+        return bool(rows) and rows[0]["status"] in ENDED
 
     def _insert(self, entry: Entry) -> bool:
         """Add an entry unless there is one under its key; says whether it did."""
@@ -297,100 +296,22 @@ class Registry:
         )
         return cursor.rowcount > 0
 
-    def _open(self) -> None:
-        """Check that the file is ours and bring its tables up to date."""
-        application = self._db.execute("PRAGMA application_id").fetchone()[0]
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        empty = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if application != APPLICATION_ID and not empty:
-            raise InputError(f"{self.path} is another program's SQLite file; name another file with --registry")
-        if version > len(MIGRATIONS):
-            raise InputError(
-                f"{self.path} was written by a newer snas (format {version}; this one knows {len(MIGRATIONS)}); upgrade"
-            )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        if version < len(MIGRATIONS):
-            self._migrate()
-
-    def _migrate(self) -> None:
-        # Tables are copied, and references to them must not be followed meanwhile; a transaction cannot say this.
-        self._db.execute("PRAGMA foreign_keys = OFF")
-        self._migrate_all()
-        self._db.execute("PRAGMA foreign_keys = ON")
-
-    def _migrate_all(self) -> None:
-        with self.together():
-            # Read under the lock: another process may have brought the file up to date while we waited for it.
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if 0 < version < len(MIGRATIONS):
-                self._back_up(version)
-            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-                for statement in filter(str.strip, script.split(";\n")):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {number}")
-            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-    def _back_up(self, version: int) -> None:
-        """Copy the file as it is before a migration. A second connection reads while this one holds the lock."""
-        backup = self.path.with_name(f"{self.path.name}.format-{version}.bak")
-        part = backup.with_name(f"{backup.name}.part")
-        part.unlink(missing_ok=True)
-        with closing(sqlite3.connect(self.path, timeout=60, isolation_level=None)) as reader:
-            reader.execute("VACUUM INTO ?", (str(part),))
-        os.replace(part, backup)
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Store all that is stored inside, or nothing of it if an error comes between."""
-        if self._db.in_transaction:
-            yield
-            return
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._explain(error) from error
-
-    def _query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        try:
-            return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._explain(error) from error
-
     def _trainings(self, owner: str, owner_id: int, before: str | None = None) -> list[TrainingRecord]:
-        rows = self._query(f"SELECT * FROM trainings WHERE {owner} = ? ORDER BY number, repeat", owner_id)
+        with self.reading():  # another process may add a training and its first epoch between the two queries
+            rows = self._query(f"SELECT * FROM trainings WHERE {owner} = ? ORDER BY number, repeat", owner_id)
+            found = self._query(
+                f"SELECT training_id, {_REPORT_COLUMNS} FROM reports JOIN trainings ON trainings.id = training_id "
+                f"WHERE {owner} = ? AND (? IS NULL OR recorded < ?) ORDER BY training_id, epoch",
+                *(owner_id, before, before),
+            )
         reports: dict[int, list[Report]] = {row["id"]: [] for row in rows}
         owners = {row["id"]: row for row in rows}
-        for row in self._query(
-            f"SELECT training_id, {_REPORT_COLUMNS} FROM reports JOIN trainings ON trainings.id = training_id "
-            f"WHERE {owner} = ? AND (? IS NULL OR recorded < ?) ORDER BY training_id, epoch",
-            *(owner_id, before, before),
-        ):
+        for row in found:
             training = owners[row["training_id"]]
             values = {name: row[name] for name in _REPORT_COLUMNS.split(", ")}
             report = Report(trial=training["number"], mask_checksum=training["mask_checksum"] or "", **values)
             reports[training["id"]].append(report)
-        return [read_training(row, reports[row["id"]]) for row in rows]
-
-    def _explain(self, error: sqlite3.Error) -> SnasError:
-        """Say what went wrong in the user's words."""
-        text = str(error)
-        if "not a database" in text:
-            return InputError(f"{self.path} is not a snas registry (no SQLite file); name another file with --registry")
-        if isinstance(error, sqlite3.OperationalError) and ("readonly" in text or "unable to open" in text):
-            return InputError(f"cannot write registry {self.path} ({text}); check its permissions")
-        if "malformed" in text or "file is encrypted" in text:
-            return InputError(f"registry {self.path} is damaged ({text}); name another file with --registry")
-        if "full" in text:
-            return SnasError(f"no room to write registry {self.path} ({text}); make room and run the same command")
-        return SnasError(f"registry {self.path}: {text}")
+        return [self._read(lambda row: read_training(row, reports[row["id"]]), row) for row in rows]
 
 
 def _now() -> str:

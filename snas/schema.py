@@ -111,4 +111,18 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE trainings;
     ALTER TABLE trainings_3 RENAME TO trainings;
     """,
+    # Who works on a study, so that one that was killed can be told from one that is slow.
+    """
+    CREATE TABLE workers (               -- the process that works on a study, or did last
+        study_id INTEGER PRIMARY KEY REFERENCES studies (id),
+        host TEXT NOT NULL,
+        machine TEXT NOT NULL,           -- boot and process namespace: where else a pid means nothing
+        pid INTEGER NOT NULL,
+        process_start TEXT NOT NULL,     -- in ticks since the boot: tells another process of the same pid
+        began TEXT NOT NULL,
+        seen TEXT NOT NULL,              -- the last sign of life, written with its results
+        ended TEXT,                      -- NULL while it works, and where it was killed
+        outcome TEXT                     -- 'finished', or why it stopped
+    );
+    """,
 )

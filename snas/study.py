@@ -59,12 +59,13 @@ def open_study(registry: Registry, bench: Bench, settings: SearchSettings, plan:
     """
     identity = plan.identity(bench, settings)
     name = study_name(bench, settings, identity)
-    study = registry.find_study(name)
-    if study is None:
-        added = registry.add_study(
-            name, identity=identity, samples=settings.samples, environment=dict(bench.environment)
-        )
-        return added, False
+    with registry.together():  # the same command may be given twice at once
+        study = registry.find_study(name)
+        if study is None:
+            added = registry.add_study(
+                name, identity=identity, samples=settings.samples, environment=dict(bench.environment)
+            )
+            return added, False
     if different := _differences(study.identity, identity):
         raise InputError(
             f"study {name!r} in {registry.path} was made with {different}; "

@@ -23,6 +23,9 @@ class Status(enum.StrEnum):
     REFUSED = "refused"  # could not work; never trained
 
 
+ENDED = Status.FINISHED, Status.FAILED, Status.REFUSED  # nothing comes after these
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """One epoch of one candidate. Losses are mean cross-entropies, accuracies fractions in [0, 1].

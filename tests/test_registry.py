@@ -130,7 +130,7 @@ def test_a_new_file_has_the_current_format(tmp_path):
         assert registry._db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
         assert registry._db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         tables = {row[0] for row in registry._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"studies", "entries", "trainings", "reports", "environments"}
+    assert tables == {"studies", "entries", "trainings", "reports", "environments", "workers"}
 
 
 def make_cited(**values) -> Entry:
@@ -197,10 +197,23 @@ FORMATS = {
             (None, 13, "LWC", 0, 0.984, 3, 0),
         ]
     },
+    3: {
+        2: [
+            (1, 3, "snip", 37278, 0.9623955431754874, 2, 0),
+            (2, 2, "dense", 50200, 0.9568245125348189, 2, 0),
+            (3, 1, "searched", 37278, 0.9498607242339834, 2, 0),
+            (4, 4, "ldi", 37278, 0.9387186629526463, 2, 0),
+            (5, 5, "rigl:every=5", 5020, 0.9303621169916435, 1, 0),
+            (None, 6, "LWC", 0, 0.984, 0, 0),
+        ]
+    },
 }
 # Of each file: samples of its studies, and its published figures (source, accuracy).
-STUDIES = {1: [4], 2: [12, 4]}
-PUBLISHED = {1: [], 2: [("Han et al. 2015, Table 1", 0.984)]}
+STUDIES = {1: [4], 2: [12, 4], 3: [4]}
+PUBLISHED = {number: [("Han et al. 2015, Table 1", 0.984)] if number > 1 else [] for number in FORMATS}
+# Since format 3: candidates trained again on fresh seeds, and what is told of a candidate beside its densities.
+REPEATS = {1: [], 2: [], 3: [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]}
+TRAITS = {number: {} if number < 3 else {"rule": "random", "origin": "strategy"} for number in FORMATS}
 
 
 def content(path: Path) -> dict[str, list[dict]]:
@@ -246,13 +259,13 @@ def test_a_file_of_an_earlier_format_is_brought_up_to_date_and_loses_nothing(tmp
     assert shown == FORMATS[number]
     assert [study.samples for study in studies] == STUDIES[number]
     assert len(trained) == sum(STUDIES[number])
-    assert again == []
-    assert {(record.repeat, str(record.traits), str(record.signals)) for record in (*trained, *runs)} == {
-        (0, "{}", "{}")
-    }
+    assert [(record.number, record.repeat) for record in again] == REPEATS[number]
+    assert [record.traits for record in (*trained, *again)] == [TRAITS[number]] * len((*trained, *again))
+    assert {bool(record.signals) for record in trained} == {number >= 3}
+    assert {(record.repeat, str(record.traits), str(record.signals)) for record in runs} == {(0, "{}", "{}")}
     assert [(entry.source, entry.cited_accuracy) for entry in entries if entry.cited] == PUBLISHED[number]
     after = content(path)
-    assert before.keys() == after.keys()
+    assert before.keys() <= after.keys()
     for table, rows in before.items():
         kept = [{name: row[name] for name in old} for row, old in zip(after[table], rows, strict=True)]
         assert kept == rows, table
@@ -359,7 +372,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch)
     path = tmp_path / "old.db"
     shutil.copy(OLD / "format-1.db", path)
     before = content(path)
-    monkeypatch.setattr("snas.registry.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x);\nNONSENSE;\n"))
+    monkeypatch.setattr("snas.registries.database.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (x);\nNONSENSE;\n"))
     with pytest.raises(SnasError, match="syntax error"):
         Registry(path)
     assert (version(path), content(path)) == (1, before)

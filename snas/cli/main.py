@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import snas
-from snas.cli import analyze, cite, leaderboard, listing, prune, search, show, sweep, train, transfer
+from snas.cli import analyze, cite, leaderboard, listing, prune, registry, search, show, sweep, train, transfer
 from snas.errors import InputError, SnasError
 
 INTERRUPTED = 130
@@ -33,6 +33,7 @@ app.command("train", epilog="Example: snas train 1 --epochs 50 --final-seeds 5")
 app.command("transfer", epilog="Example: snas transfer 1 --dataset fashion-mnist --density 0.05")(transfer.transfer)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(analyze.app, name="analyze")
+app.add_typer(registry.app, name="registry")
 app.command("cite", epilog="Example: snas cite --builtin")(cite.cite)
 app.command("show", epilog="Example: snas show 1")(show.show)
 app.command("list", epilog="Example: snas list spaces")(listing.list_plugins)

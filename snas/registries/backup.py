@@ -1,0 +1,61 @@
+"""A copy of a registry, taken while searches write to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from snas.errors import InputError
+from snas.registries.copies import copy_into, seal, seal_of
+from snas.registries.database import Database
+from snas.registries.wal import log_of
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy that was made: of which registry, in which file, of how many bytes and studies."""
+
+    registry: Path
+    backup: Path
+    bytes: int
+    studies: int
+
+
+def back_up(path: Path | str, target: Path | str, *, force: bool = False) -> Backup:
+    """Copy a registry, of whatever format, to a file that is whole or not there; its SHA-256 is written beside it.
+
+    Args:
+        path: the registry.
+        target: the copy.
+        force: whether a file of that name is replaced.
+
+    Raises:
+        InputError: if there is no such registry, or there is such a file, or it cannot be one.
+        SnasError: if there is no room, or the registry is damaged; nothing is written then.
+    """
+    target = Path(target)
+    with Database(path, create=False, upgrade=False) as opened:
+        _require_target(opened.path, target, force)
+        seal_of(target).unlink(missing_ok=True)  # of a file that is replaced
+        copy_into(opened.connection, target, replace=force)
+    seal(target)
+    with Database(target, create=False, snapshot=True) as copy:
+        studies = copy.query("SELECT count(*) FROM studies")[0][0]
+    return Backup(Path(path), target, target.stat().st_size, studies)
+
+
+def _require_target(path: Path, target: Path, force: bool) -> None:
+    if target.is_dir():
+        raise InputError(f"cannot back up to {target}: it is a folder; name a file")
+    if not target.parent.is_dir():
+        raise InputError(f"cannot back up to {target}: folder {target.parent} does not exist")
+    if len(target.name.encode()) > 240:
+        raise InputError(f"cannot back up to {target.name[:40]}...: a name of more than 240 characters")
+    if not target.exists():
+        return
+    if target.samefile(path):
+        raise InputError(f"cannot back up {path} to itself; name another file")
+    if not force:
+        raise InputError(f"{target} exists already; name another file, or replace it with --force")
+    if log_of(target).exists():
+        raise InputError(f"{target} is in use ({log_of(target).name} is beside it); name another file")
