@@ -85,9 +85,9 @@ GOOD: dict[str, list[str]] = {
     "min-density": ["0.1"],
     "max-weights": ["500"],
     "max-flops": ["100000"],
-    "floor": ["*=0.01", "1=0.1"],
+    "floor": ["*=0.01", "classifier=0.1"],
     "cap": ["*=0.9"],
-    "pin": ["1=0.5"],
+    "pin": ["classifier=0.5", "blocks.*=0.9"],
     "baselines": ["none", "snip", "dense,erk"],
     "evaluator": ["auto", "serial", "stacked"],
     "slots": ["1", "2"],
@@ -261,7 +261,7 @@ def furnish(folder: Path) -> None:
     np.savez(folder / "objects.npz", x=np.array([{}, object], dtype=object), y=np.arange(2))
     (folder / "damaged.npz").write_bytes((folder / "tiny.npz").read_bytes()[:700])
     (folder / "net.py").write_text(NETWORK)
-    values = {"1": 0.5, "3": 0.5, "5": 0.5}
+    values = dict.fromkeys(("blocks.0.first.linear", "blocks.0.second.linear", "classifier"), 0.5)
     (folder / "densities.json").write_text(json.dumps(values))
     (folder / "densities.toml").write_text("".join(f'"{key}" = {number}\n' for key, number in values.items()))
     (folder / "densities.csv").write_text("".join(f"{key},{number}\n" for key, number in values.items()))
@@ -279,8 +279,10 @@ def furnish(folder: Path) -> None:
     connection.close()
     made = folder / "made.db"
     if not made.exists():
-        run_line(["prune", *SMALL["prune"].split(), "--quiet"])
-        run_line(["search", *SMALL["search"].split(), "--quiet", "--name", "made"])
+        for words in (["prune", *SMALL["prune"].split()], ["search", *SMALL["search"].split(), "--name", "made"]):
+            code, _, err = run_line([*words, "--quiet"], seconds=600.0)
+            if code != 0:
+                raise RuntimeError(err)
     whole = made.read_bytes()
     (folder / "cut.db").write_bytes(whole[: len(whole) // 2])
     (folder / "broken.db").write_bytes(whole[:5000] + os.urandom(3000) + whole[8000:])
@@ -304,7 +306,7 @@ def in_time(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def run_line(words: Sequence[str]) -> tuple[int | None, str, str]:
+def run_line(words: Sequence[str], *, seconds: float = PATIENCE) -> tuple[int | None, str, str]:
     """Run one line in this process: exit code (None where an exception came out), standard output and error."""
     import torch
 
@@ -315,7 +317,7 @@ def run_line(words: Sequence[str]) -> tuple[int | None, str, str]:
     code: int | None = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            with in_time(PATIENCE):
+            with in_time(seconds):
                 code = snas(list(words))
         except SystemExit as error:
             sys.stderr.write(f"Traceback: SystemExit {error.code}\n")
@@ -338,7 +340,7 @@ def fault(words: Sequence[str], code: int | None, out: str, err: str) -> str:
         return "traceback"
     if CONTROL.search(err) or CONTROL.search(out):
         return "control characters"
-    if code == 2 and out:
+    if code == 2 and out and "Usage:" not in out:  # a command without arguments shows its help
         return "wrong use, and something on standard output"
     if code == 2 and words and err.strip().count("\n") > 0:
         return "wrong use is told in several lines"
