@@ -190,6 +190,10 @@ def command_line(rng: random.Random, known: dict[tuple[str, ...], list[Option]])
         if len(path) > 1:  # an option of the outer command comes before the inner one
             words = [path[0], *words[len(path) :], *path[1:]]
     options = known[path]
+    if options and rng.random() < 0.4:  # one option of a right line has something odd
+        option = rng.choice([one for one in options if not one.flag] or options)
+        words += [rng.choice(option.names), *([] if option.flag else [odd(rng, option.key)])]
+        return [tame(word) for word in (*words, *(("--format", "json") if path and rng.random() < 0.2 else ()))]
     for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 5))):
         if options and rng.random() < 0.93:
             option = rng.choice(options)
@@ -215,9 +219,14 @@ def value(rng: random.Random, key: str) -> str:
         return good
     if chance < 0.58:
         return rng.choice(GOOD[rng.choice(sorted(GOOD))])
-    if chance < 0.88:
+    return odd(rng, key)
+
+
+def odd(rng: random.Random, key: str) -> str:
+    """A hostile value, or a good one damaged."""
+    if rng.random() < 0.75:
         return rng.choice(BAD)
-    text = list(good)
+    text = list(rng.choice(GOOD.get(key, GOOD[""])))
     for _ in range(rng.randint(1, 3)):
         place = rng.randint(0, len(text))
         text[place : place + rng.randint(0, 2)] = rng.choice(("", "\0", "\n", "-", "=", ",", ":", ".", "/", "\u0301", "\ud800", "9", "x", " ", "'", '"', "%"))
@@ -338,7 +347,7 @@ def fault(words: Sequence[str], code: int | None, out: str, err: str) -> str:
         return f"exit code {code}"
     if "Traceback" in err or "Traceback" in out:
         return "traceback"
-    if CONTROL.search(err) or CONTROL.search(out):
+    if CONTROL.search(err) or CONTROL.search(out.replace("\r\n", "\n")):
         return "control characters"
     if code == 2 and out and "Usage:" not in out:  # a command without arguments shows its help
         return "wrong use, and something on standard output"

@@ -267,6 +267,11 @@ class Registry:
         with self.together():
             self._db.execute("UPDATE trainings SET kept = ? WHERE id = ?", (dump(kept), training_id))
 
+    def set_traits(self, training_id: int, traits: Mapping[str, Any]) -> None:
+        """Store what a network is beside its densities: of a final seed, where its weights are."""
+        with self.together():
+            self._db.execute("UPDATE trainings SET traits = ? WHERE id = ?", (dump(traits), training_id))
+
     def finish(self, training_id: int, *, test_loss: float | None, test_accuracy: float | None) -> None:
         """Store the test result of a fully trained network (None where the data have no test split)."""
         with self.together():

@@ -215,6 +215,14 @@ class Session:
         loss, correct = (totals / len(arrays.y)).tolist()
         return loss, correct
 
+    def network(self) -> tuple[nn.Module, Masks]:
+        """The trained network with all its layers dense, and its mask; this training does not go on."""
+        if self._mover:
+            self._expand(self._mover)
+        else:
+            self._kernels.expand()
+        return self.model, self.masks
+
     def tensors(self) -> dict[str, Tensor]:
         """All state as named tensors: parameters, buffers, the optimizer's moments, and masks that move."""
         state = {f"model/{name}": value for name, value in self.model.state_dict().items()}
