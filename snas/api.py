@@ -239,7 +239,14 @@ def train(
         seeds = len(opened.runs(entry)) or 3 if final_seeds is None else final_seeds
         require_integer("final-seeds", seeds, 1, 1000)
         chosen = settings_of(
-            entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads, kernel=kernel, keep_weights=keep_weights
+            entry,
+            path,
+            epochs=epochs,
+            final_seeds=seeds,
+            device=device,
+            threads=threads,
+            kernel=kernel,
+            keep_weights=keep_weights,
         )
         chosen = replace(chosen, data_dir=data_dir)
         wanted_space = space if space is not None else chosen.space

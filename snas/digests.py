@@ -73,7 +73,9 @@ def check_sidecar(path: Path) -> bool:
     if line is None:
         raise InputError(f"{sidecar} is damaged: it is no line of digest and name; make another copy")
     if line[1] != file_digest(path):
-        raise InputError(f"{path} is not what {sidecar.name} tells of it: it was changed or is damaged; use another copy")
+        raise InputError(
+            f"{path} is not what {sidecar.name} tells of it: it was changed or is damaged; use another copy"
+        )
     return True
 
 

@@ -48,7 +48,11 @@ def train_entry(registry: Registry, entry: Entry, bench: Bench, *, seeds: int, l
         for number in range(seeds):
             run = runs.get(number)
             if run is not None and run.status is not Status.RUNNING:
-                if bench.settings.keep_weights and run.status is Status.FINISHED and lacks_weights(registry, entry, run):
+                if (
+                    bench.settings.keep_weights
+                    and run.status is Status.FINISHED
+                    and lacks_weights(registry, entry, run)
+                ):
                     test = test or bench.test_split()
                     _train_for_weights(registry, entry, bench, run, test, listener)
                 continue

@@ -169,7 +169,9 @@ def checked_scores(scores: Mapping[str, Tensor], layer: Layer) -> NDArray[Any]:
     wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
     if wrong:
         kind = "NaN" if np.isnan(values).any() else "infinite"
-        raise InputError(f"{wrong} scores of layer {layer.name!r} are {kind}; check the network's weights and its input")
+        raise InputError(
+            f"{wrong} scores of layer {layer.name!r} are {kind}; check the network's weights and its input"
+        )
     return values
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snas.records import Entry
 
 LONGEST = 10_000  # characters of a name, and items of a list or object
 MOST_WEIGHTS = 2**53
@@ -58,8 +61,7 @@ def parse_object(text: Any, what: str) -> dict[str, Any]:
 
 
 def check_entry(values: Mapping[str, Any]) -> None:
-    """Raise ValueError if the columns of a row of the leaderboard, JSON read, are not as they are written."""
-    cited = values["kind"] == "cited"
+    """Raise ValueError if a column of a row of the leaderboard, JSON read, has another type than we write."""
     _require(values["kind"] in ("searched", "baseline", "cited"), "kind", values["kind"], "searched, baseline or cited")
     for name in ("key", "name", "method", "strategy", "mask_rule", "source", "created"):
         _text(values[name], name, longest=None if name == "key" else LONGEST)
@@ -72,36 +74,48 @@ def check_entry(values: Mapping[str, Any]) -> None:
         if values[name] is not None:
             _number(values[name], name, 0, 1)
     _number(values["search_seconds"], "search_seconds", 0, math.inf)
-    _require(cited or 0 < values["kept_weights"] <= values["total_weights"], "kept_weights", values["kept_weights"],
-             f"1 to {values['total_weights']}")  # fmt: skip
     check_counts(values["kept"], "kept")
-    check_dataset(values["dataset"], whole=not cited)
-    check_rule(values["rule"], whole=not cited)
-    check_space(values["space"], whole=not cited)
+
+
+def check_whole(entry: Entry) -> None:
+    """Raise ValueError unless a row of the leaderboard has all that figures are made of."""
+    measured = not entry.cited
+    if measured:
+        kept, total = entry.kept_weights, entry.total_weights
+        _require(0 < kept <= total, "kept_weights", kept, f"1 to {total}")
+    check_dataset(entry.dataset, measured=measured)
+    check_rule(entry.rule, measured=measured)
+    check_space(entry.space, measured=measured)
+    if entry.kept:
+        names = {layer["name"] for layer in entry.space["layers"]}
+        _require(entry.kept.keys() == names, "kept", entry.kept, "a number for each layer")
 
 
 def check_identity(identity: Mapping[str, Any]) -> None:
-    """The same for what must not change of a study."""
-    check_space(_part(identity, "space"))
-    check_dataset(_part(identity, "dataset"))
-    check_rule(_part(identity, "rule"))
-    strategy, asha = _part(identity, "strategy"), _part(identity, "asha")
-    _text(strategy.get("name"), "name of the strategy")
-    _part(strategy, "arguments")
-    for name in ("grace", "eta"):
-        _whole(asha.get(name), name, 1)
-    _whole(identity.get("seed"), "seed")
-    _text(identity.get("mask"), "mask")
-    for name in ("budget", "pins", "shapes"):
+    """Raise ValueError unless what must not change of a study has what its candidates are told apart by."""
+    space, dataset, rule, asha = (_part(identity, name) for name in ("space", "dataset", "rule", "asha"))
+    _text(space.get("name"), "name of the space")
+    for name in ("fingerprint", "train", "validation"):
+        _require(name in dataset, f"{name} of the data set", None, "a value")
+    _text(dataset.get("name"), "name of the data set")
+    _whole(rule.get("epochs"), "epochs of the training", 1, 10**9)
+    _whole(asha.get("grace"), "grace", 1)
+    _whole(asha.get("eta"), "eta", 2)
+    for name in ("budget", "pins", "shapes", "strategy"):
         if identity.get(name) is not None:
             _part(identity, name)
+    if identity.get("strategy") is not None:
+        _text(identity["strategy"].get("name"), "name of the strategy")
+        _part(identity["strategy"], "arguments")
+    if "mask" in identity:
+        _text(identity["mask"], "mask")
     objectives = identity.get("objectives", [])
     _require(isinstance(objectives, list), "objectives", objectives, "a list")
     for name in objectives:
         _text(name, "objective")
 
 
-def check_space(space: Any, *, whole: bool = True) -> None:
+def check_space(space: Any, *, measured: bool = True) -> None:
     """The same for a recorded space; of a published figure only name and arguments are known."""
     _require(isinstance(space, dict), "space", space, "an object")
     _text(space.get("name"), "name of the space")
@@ -109,15 +123,15 @@ def check_space(space: Any, *, whole: bool = True) -> None:
     for name, value in arguments.items():
         plain = value is None or isinstance(value, (str, int, float))
         _require(plain, f"argument {name[:40]!r} of the space", value, "a plain value")
-    if not whole and "layers" not in space:
+    if "classes" in space:
+        _whole(space["classes"], "classes", 1)
+    if not measured:
         return
     _text(space.get("network"), "network")
     shape = space.get("input_shape", [])
     _require(isinstance(shape, list), "input_shape", shape, "a list")
     for size in shape:
         _whole(size, "input_shape", 1)
-    if "classes" in space:
-        _whole(space["classes"], "classes", 1)
     layers = space.get("layers")
     _require(isinstance(layers, list) and len(layers) <= LONGEST, "layers", layers, "a list")
     total = 0
@@ -136,18 +150,18 @@ def check_space(space: Any, *, whole: bool = True) -> None:
     _require(len(set(names)) == len(names), "layers", names, "different names")
 
 
-def check_dataset(dataset: Any, *, whole: bool = True) -> None:
+def check_dataset(dataset: Any, *, measured: bool = True) -> None:
     """The same for recorded data."""
     _require(isinstance(dataset, dict), "dataset", dataset, "an object")
     _text(dataset.get("name"), "name of the data set")
-    if whole:
+    if measured:
         for name in ("fingerprint", "split"):
             _text(dataset.get(name), f"{name} of the data set")
         for name in ("train", "validation", "test"):
             _whole(dataset.get(name), f"{name} examples of the data set")
 
 
-def check_rule(rule: Any, *, whole: bool = True) -> None:
+def check_rule(rule: Any, *, measured: bool = True) -> None:
     """The same for a recorded training rule; of a published figure the length alone is known."""
     _require(isinstance(rule, dict), "rule", rule, "an object")
     for name, kind in _RULE.items():
@@ -155,8 +169,8 @@ def check_rule(rule: Any, *, whole: bool = True) -> None:
             value = rule[name]
             fits = isinstance(value, kind) and not isinstance(value, bool)
             _require(fits, f"{name} of the training", value, "another type")
-    _whole(rule.get("epochs"), "epochs of the training", 1 if whole else 0, 10**9)
-    if whole:
+    _whole(rule.get("epochs"), "epochs of the training", 1 if measured else 0, 10**9)
+    if measured:
         for name in _TRAINED:
             _require(name in rule, f"{name} of the training", None, "a value")
 
@@ -236,4 +250,3 @@ def _told(value: Any) -> str:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"it has {text}")
-

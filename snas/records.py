@@ -17,6 +17,7 @@ from snas.record_checks import (
     check_identity,
     check_report,
     check_training,
+    check_whole,
     parse,
     parse_object,
 )
@@ -125,7 +126,6 @@ def read_study(row: sqlite3.Row) -> Study:
         values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row iterates over values
         for key in ("identity", "environment"):
             values[key] = parse_object(values[key], key)
-        check_identity(values["identity"])
         known = {field.name: values[field.name] for field in fields(Study)}
         return Study(**known)
 
@@ -180,14 +180,36 @@ def read_training(row: sqlite3.Row, reports: Sequence[Report]) -> TrainingRecord
         )
 
 
+def require_whole(entry: Entry) -> Entry:
+    """The row, which has all that figures are made of; raises InputError where it lacks something."""
+    try:
+        check_whole(entry)
+    except ValueError as error:
+        raise _damaged("row", entry.id, error) from error
+    return entry
+
+
+def require_identity(study: Study) -> Study:
+    """The study, of which is known what its candidates have in common; raises InputError where it is not."""
+    try:
+        check_identity(study.identity)
+    except ValueError as error:
+        raise _damaged("study", study.id, error) from error
+    return study
+
+
 @contextmanager
 def _readable(what: str, row: sqlite3.Row) -> Iterator[None]:
     """Say of a row that is not as it is written which one it is, and what is wrong with it."""
     try:
         yield
     except ValueError as error:
-        shown = row["id"] if isinstance(row["id"], int) else "?"
-        raise InputError(f"the registry is damaged, or not ours: {what} {shown}: {error}; name another file") from error
+        raise _damaged(what, row["id"], error) from error
+
+
+def _damaged(what: str, number: Any, error: ValueError) -> InputError:
+    place = number if isinstance(number, int) else "?"
+    return InputError(f"the registry is damaged, or not ours: {what} {place}: {error}; name another with --registry")
 
 
 def as_trial(record: TrainingRecord, costs: tuple[float, ...] = ()) -> Trial:

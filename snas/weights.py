@@ -68,7 +68,9 @@ def keep_weights(
     state = model.state_dict()
     tensors = {**state, **{f"{MASK}{name}": bits for name, bits in masks.pack().items()}}
     if any(name.startswith(MASK) for name in state):
-        raise SnasError(f"the network has a module whose name begins with {MASK!r}; give it another one to keep weights")
+        raise SnasError(
+            f"the network has a module whose name begins with {MASK!r}; give it another one to keep weights"
+        )
     about = {
         "format": FORMAT,
         "row": entry.id,

@@ -17,7 +17,9 @@ from snas.checks import plain_type
 from snas.errors import InputError
 from snas.settings import PANELS
 
-Config = Annotated[str | None, typer.Option("--config", help="TOML or JSON file with any setting of the panels; flags win.")]
+Config = Annotated[
+    str | None, typer.Option("--config", help="TOML or JSON file with any setting of the panels; flags win.")
+]
 Format = Annotated[str, typer.Option("--format", help="table or json; json prints exactly one object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 

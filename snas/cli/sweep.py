@@ -62,7 +62,7 @@ def sweep(
         result = command.sweep(listener=listener, **{"methods": "", **values})
     if output is not None:
         write_export(sweep_text(result, Path(output).suffix, error=error), Path(output))
-        sys.stderr.write(f"wrote {len(result.cells)} cells to {output}\n")
+        sys.stderr.write(f"wrote {len(result.cells)} cells to {clean(str(output))}\n")
     if format == "json":
         print_json(result.as_dict())
     else:

@@ -28,7 +28,8 @@ def train(
         str, typer.Option(help="Linear layers that lack weights: dense, sparse (on the CPU); auto: the faster one.")
     ] = "auto",
     keep_weights: Annotated[
-        bool, typer.Option("--keep-weights", help="Keep the weights; finished seeds without are trained again for them.")
+        bool,
+        typer.Option("--keep-weights", help="Keep the weights; finished seeds without are trained again for them."),
     ] = False,
     registry: Annotated[str | None, typer.Option(help="Registry file; environment variable SNAS_REGISTRY.")] = None,
     format: Format = "table",

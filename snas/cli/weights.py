@@ -11,7 +11,7 @@ import typer
 from snas.cli.options import Format
 from snas.cli.tables import check_format, print_json
 from snas.errors import InputError
-from snas.exports import write_export
+from snas.exports import clean, write_export
 from snas.registry import Registry
 from snas.settings import registry_path
 
@@ -53,7 +53,7 @@ def weights(
     for one in found:
         sys.stdout.write(f"seed {one['seed']}: {one['bytes']:,} bytes, SHA-256 {one['sha256']} (checked)\n")
     if output is not None:
-        sys.stderr.write(f"wrote {output}\n")
+        sys.stderr.write(f"wrote {clean(output)}\n")
 
 
 def _told(path: Path, seed: int, recorded: Any) -> dict[str, Any]:

@@ -154,7 +154,9 @@ class Training:
             return
         epoch, state = found
         if wrong := self.session.misfit(state):
-            log.warning("checkpoint of %s is of another network (%s); its %d epochs are trained again", self.key, wrong, start)
+            log.warning(
+                "checkpoint of %s is of another network (%s); its %d epochs are trained again", self.key, wrong, start
+            )
             return
         with network_at_fault():
             self.session.load_tensors(state, epoch)
