@@ -16,6 +16,7 @@ import io
 import json
 import os
 import pickle
+import random
 import re
 import shutil
 import sqlite3
@@ -79,7 +80,9 @@ NUMBERS = {
     "reports": ("epoch", "train_loss", "validation_accuracy", "seconds"),
 }
 EXPORTS = ("csv", "json", "md", "html", "latex")
-MAKE = "--space mlp --space-arg hidden_layers=2 --space-arg width=8 --dataset tiny.npz --epochs 1 --final-seeds 1 --quiet"
+MAKE = (
+    "--space mlp --space-arg hidden_layers=2 --space-arg width=8 --dataset tiny.npz --epochs 1 --final-seeds 1 --quiet"
+)
 READ = [
     ["leaderboard"],
     ["leaderboard", "--format", "json"],
@@ -260,7 +263,12 @@ def texts(trial: Trial, corpus: Sequence[str]) -> None:
         trial.change("UPDATE trainings SET reason = ? WHERE entry_id IS NOT NULL", plain)
         for path in ("$.layers[0].name", "$.name"):
             trial.change("UPDATE entries SET space = json_set(space, ?, ?)", path, plain)
-        for column, path in (("dataset", "$.name"), ("environment", "$.device_name"), ("environment", "$.torch"), ("rule", "$.weights")):
+        for column, path in (
+            ("dataset", "$.name"),
+            ("environment", "$.device_name"),
+            ("environment", "$.torch"),
+            ("rule", "$.weights"),
+        ):
             trial.change(f"UPDATE entries SET {column} = json_set({column}, ?, ?)", path, plain)
         trial.change("UPDATE trainings SET traits = json_set(traits, '$.origin', ?, '$.rule', ?)", plain, plain)
         trial.change("UPDATE studies SET identity = json_set(identity, '$.strategy.name', ?)", plain)
@@ -293,7 +301,11 @@ def rows(trial: Trial, corpus: Sequence[Any], *, every: bool = True) -> None:
                 changes += [(table, column, value) for value in corpus if not isinstance(value, (list, dict))]
                 if tables is DOCUMENTS:
                     changes += [(table, column, _json(value)) for value in corpus]
-                    changes += [(table, column, "[" * 100_000), (table, column, '{"a":' * 100_000), (table, column, b"\xff\xfe")]
+                    changes += [
+                        (table, column, "[" * 100_000),
+                        (table, column, '{"a":' * 100_000),
+                        (table, column, b"\xff\xfe"),
+                    ]
     for number, (table, column, value) in enumerate(changes):
         trial.registry()
         if trial.change(f"UPDATE {table} SET {column} = ?", value):
@@ -302,13 +314,21 @@ def rows(trial: Trial, corpus: Sequence[Any], *, every: bool = True) -> None:
     for table, columns in DOCUMENTS.items():
         for column in columns:
             for path in _paths(table, column):
-                for value in corpus:
+                for value in random.Random(path).sample(list(corpus), min(4, len(corpus))):
                     trial.registry()
                     number += 1
                     text = _json(value)
                     if trial.change(f"UPDATE {table} SET {column} = json_set({column}, ?, json(?))", path, text):
                         _run(trial, f"{table}.{column} {path} = {text[:40]}", number, every)
-    for name in ("evil.py:factory", "evil:factory", "os:system", "../c/evil.py:factory", "builtins:eval", "tiny.npz", "../../x.npz"):
+    for name in (
+        "evil.py:factory",
+        "evil:factory",
+        "os:system",
+        "../c/evil.py:factory",
+        "builtins:eval",
+        "tiny.npz",
+        "../../x.npz",
+    ):
         for column in ("space", "dataset"):
             trial.registry()
             trial.change(f"UPDATE entries SET {column} = json_set({column}, '$.name', ?)", name)
@@ -320,7 +340,9 @@ def rows(trial: Trial, corpus: Sequence[Any], *, every: bool = True) -> None:
         trial.change("UPDATE studies SET name = ?", f"../../{name}")
         _run(trial, f"study {name}", 0, True)
         trial.registry()
-        trial.change("UPDATE trainings SET traits = json_set(traits, '$.weights.file', ?) WHERE entry_id = 1", f"../../{name}")
+        trial.change(
+            "UPDATE trainings SET traits = json_set(traits, '$.weights.file', ?) WHERE entry_id = 1", f"../../{name}"
+        )
         _run(trial, f"weights {name}", 0, True)
 
 
@@ -390,12 +412,30 @@ def files(trial: Trial) -> None:
             trial.counts["files with code"] += 1
             trial.look_around(what)
             path.unlink(missing_ok=True)
-    for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz", "cifar-10-binary.tar.gz", "data_batch_1.bin", "data_batch_1"):
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-images-idx3-ubyte.gz",
+        "cifar-10-binary.tar.gz",
+        "data_batch_1.bin",
+        "data_batch_1",
+    ):
         folder = Path("data")
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content["pickle"])
         for dataset in ("mnist", "cifar10"):
-            words = ["prune", "--space", "mlp", "--dataset", dataset, "--data-dir", "data", "--density", "0.5", "--epochs", "1"]
+            words = [
+                "prune",
+                "--space",
+                "mlp",
+                "--dataset",
+                dataset,
+                "--data-dir",
+                "data",
+                "--density",
+                "0.5",
+                "--epochs",
+                "1",
+            ]
             trial.command(words, f"{name} a pickle", codes=(1, 2))
         trial.look_around(name)
     for name, text in {
@@ -438,11 +478,15 @@ def names(trial: Trial, corpus: Sequence[str]) -> None:
         small = ["--density", "0.5", "--method", "random", "--registry", "snas.db"]
         trial.registry()
         trial.command(["prune", *MAKE.split(), *small, f"--name={text}"], f"the name {text[:60]!r}")
-        trial.command(["leaderboard", f"--study={text}", f"--space={text}", f"--dataset={text}"], f"the filter {text[:60]!r}")
+        trial.command(
+            ["leaderboard", f"--study={text}", f"--space={text}", f"--dataset={text}"], f"the filter {text[:60]!r}"
+        )
         if not text.startswith("/"):
             inner = Path("inner")
             inner.mkdir(exist_ok=True)
-            trial.command(["leaderboard", "export", f"--output=inner/{text.replace('..', '')}"], f"the output {text[:60]!r}")
+            trial.command(
+                ["leaderboard", "export", f"--output=inner/{text.replace('..', '')}"], f"the output {text[:60]!r}"
+            )
         trial.look_around(f"the name {text[:60]!r}")
     trial.registry()
     os.symlink(trial.outside / "elsewhere", "link.md")
@@ -471,7 +515,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for text in trial.wrong:
         print(text)
     told = ", ".join(f"{number} {what}" for what, number in trial.counts.items())
-    kinds = ("live in csv", "live in html", "live in latex", "live in md", "writes outside", "executions", "traceback or exit code")
+    kinds = (
+        "live in csv",
+        "live in html",
+        "live in latex",
+        "live in md",
+        "writes outside",
+        "executions",
+        "traceback or exit code",
+    )
     print(f"{told}; wrong: {len(trial.wrong)} ({', '.join(f'{trial.counts[kind]} {kind}' for kind in kinds)})")
     return 1 if trial.wrong else 0
 

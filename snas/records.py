@@ -204,11 +204,21 @@ def _readable(what: str, row: sqlite3.Row) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise _damaged(what, row["id"], error) from error
+        raise _damaged(what, row["id"] if "id" in row.keys() else None, error) from error  # noqa: SIM118
+    except (KeyError, TypeError) as error:  # a column has another name
+        raise _damaged(what, None, error) from error
 
 
-def _damaged(what: str, number: Any, error: ValueError) -> InputError:
+def require_columns(rows: Sequence[sqlite3.Row], *names: str) -> None:
+    """Raise InputError if the rows lack a column: its name may have been changed by what damaged the file."""
+    missing = [name for name in names if rows and name not in rows[0].keys()]  # noqa: SIM118
+    if missing:
+        raise _damaged("table", None, KeyError(missing[0]))
+
+
+def _damaged(what: str, number: Any, error: Exception) -> InputError:
     place = number if isinstance(number, int) else "?"
+    error = error if isinstance(error, ValueError) else ValueError(f"column {error} is not as we make it")
     return InputError(f"the registry is damaged, or not ours: {what} {place}: {error}; name another with --registry")
 
 

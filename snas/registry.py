@@ -28,6 +28,7 @@ from snas.records import (
     read_entry,
     read_study,
     read_training,
+    require_columns,
 )
 from snas.schema import APPLICATION_ID, MIGRATIONS
 from snas.trials import Point, Report, Status
@@ -371,6 +372,7 @@ class Registry:
 
     def _trainings(self, owner: str, owner_id: int, before: str | None = None) -> list[TrainingRecord]:
         rows = self._query(f"SELECT * FROM trainings WHERE {owner} = ? ORDER BY number, repeat", owner_id)
+        require_columns(rows, "id", "number", "mask_checksum")
         reports: dict[int, list[Report]] = {row["id"]: [] for row in rows}
         owners = {row["id"]: row for row in rows}
         for row in self._query(

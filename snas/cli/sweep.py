@@ -19,6 +19,7 @@ from snas.checks import listed
 from snas.cli.options import Config, Format, Quiet, flags_of, with_config
 from snas.cli.tables import check_format, print_json, results_console
 from snas.errors import SnasError
+from snas.exports import clean
 from snas.settings import SweepSettings
 
 if TYPE_CHECKING:
