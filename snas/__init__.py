@@ -38,6 +38,7 @@ _PUBLIC = {
     "datasets": "snas.data.base",
     "from_arrays": "snas.data.arrays",
     "load_dataset": "snas.data.base",
+    "load_network": "snas.weights",
     "Trial": "snas.trials",
 }
 
@@ -63,6 +64,7 @@ __all__ = [
     "from_arrays",
     "leaderboard",
     "load_dataset",
+    "load_network",
     "prune",
     "search",
     "spaces",
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from snas.sweeps.result import SweepResult
     from snas.transfers import TransferResult, transfer
     from snas.trials import Trial
+    from snas.weights import load_network
 
 
 def __getattr__(name: str) -> Any:

@@ -197,6 +197,7 @@ def train(
     device: str = "auto",
     threads: int | None = None,
     kernel: str = "auto",
+    keep_weights: bool = False,
     registry: str | None = None,
     listener: Listener | None = None,
 ) -> Result:
@@ -212,6 +213,8 @@ def train(
         device: where to train.
         threads: threads of one operation.
         kernel: of linear layers that lack weights: dense, sparse, or auto, the faster one.
+        keep_weights: whether to keep the trained networks (see `snas.load_network`); finished seeds whose weights were not
+            kept are trained again for them.
         registry: the registry file.
         listener: hears of progress.
 
@@ -237,7 +240,14 @@ def train(
         seeds = len(opened.runs(entry)) or 3 if final_seeds is None else final_seeds
         require_integer("final-seeds", seeds, 1, 1000)
         chosen = settings_of(
-            entry, path, epochs=epochs, final_seeds=seeds, device=device, threads=threads, kernel=kernel
+            entry,
+            path,
+            epochs=epochs,
+            final_seeds=seeds,
+            device=device,
+            threads=threads,
+            kernel=kernel,
+            keep_weights=keep_weights,
         )
         chosen = replace(chosen, data_dir=data_dir)
         wanted_space = space if space is not None else chosen.space

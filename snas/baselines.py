@@ -23,6 +23,7 @@ from snas.pruning.dynamic.base import movements
 from snas.pruning.methods import JOINED, Method, methods, open_method
 from snas.pruning.prepare import make_goal
 from snas.ranking import densities_of
+from snas.records import require_whole
 from snas.registry import Entry, Registry, TrainingRecord
 from snas.search_spaces.base import SearchSpace
 from snas.trials import Status
@@ -171,7 +172,7 @@ def read_row(text: str, registry: Registry, *, space: SearchSpace | None = None)
     entry = registry.find_entry(int(text))
     if entry.cited:
         raise InputError(f"row {text} is a published figure, whose densities per layer are not known; choose another")
-    runs = registry.runs(entry)
+    runs = registry.runs(require_whole(entry))
     recorded = densities_of(entry, runs)
     if space is not None and not recorded.are_of(space.layers):
         raise InputError(

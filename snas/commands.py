@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from snas.errors import InputError
 from snas.listener import Listener
+from snas.records import require_whole
 from snas.registry import Entry
 from snas.settings import Settings
 
@@ -41,7 +42,7 @@ def make_settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> An
 
 def settings_of(entry: Entry, registry: str, *, epochs: int | None, **values: Any) -> Settings:
     """The settings that a recorded entry was made with."""
-    rule = dict(entry.rule)
+    rule = dict(require_whole(entry).rule)
     fields = Settings.__dataclass_fields__
     known = {name: rule[name] for name in fields if name in rule}
     return Settings(

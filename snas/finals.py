@@ -7,7 +7,7 @@ from dataclasses import replace
 from snas.bench import Bench
 from snas.data.split import Arrays
 from snas.densities import Densities
-from snas.errors import FailedError, RefusedError
+from snas.errors import FailedError, RefusedError, SnasError
 from snas.listener import Listener
 from snas.locks import owned
 from snas.pruning.methods import Method, given_densities, open_method
@@ -16,6 +16,7 @@ from snas.seeds import Stream, derive
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Training
 from snas.trials import Status
+from snas.weights import keep_weights, lacks_weights
 
 
 def recipe(entry: Entry, bench: Bench) -> tuple[Method, Densities | int]:
@@ -47,6 +48,13 @@ def train_entry(registry: Registry, entry: Entry, bench: Bench, *, seeds: int, l
         for number in range(seeds):
             run = runs.get(number)
             if run is not None and run.status is not Status.RUNNING:
+                if (
+                    bench.settings.keep_weights
+                    and run.status is Status.FINISHED
+                    and lacks_weights(registry, entry, run)
+                ):
+                    test = test or bench.test_split()
+                    _train_for_weights(registry, entry, bench, run, test, listener)
                 continue
             test = test or bench.test_split()
             _train_run(registry, entry, bench, number, run, test, listener)
@@ -84,6 +92,8 @@ def _train_run(
             listener.on_run_epoch(entry, number, report)
         registry.set_kept(training_id, training.densities.counts)
         loss, accuracy = training.test(test) if test else (None, None)
+        if bench.settings.keep_weights:
+            registry.set_traits(training_id, keep_weights(registry, entry, number, method, training, accuracy))
     except (RefusedError, FailedError) as error:
         status = Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED
         registry.set_status(training_id, status, reason=str(error))
@@ -92,3 +102,30 @@ def _train_run(
         registry.finish(training_id, test_loss=loss, test_accuracy=accuracy)
         listener.on_run_end(entry, number, test_accuracy=accuracy, reason=None)
     checkpoints.drop(key)
+
+
+def _train_for_weights(
+    registry: Registry, entry: Entry, bench: Bench, run: TrainingRecord, test: Arrays | None, listener: Listener
+) -> None:
+    """Train a finished seed again for its weights; its results stay as they are recorded, and have to come out again."""
+    listener.on_message(f"{entry.method}, seed {run.number}: trained again, for its weights were not kept")
+    checkpoints = Checkpoints(registry.files / "finals")
+    key = f"entry-{entry.id}-seed-{run.number}-weights"
+    checkpoints.drop(key)
+    method, target = recipe(entry, bench)
+    checksum = run.mask_checksum or ""
+    training = Training(
+        bench.task, method, target, seed=run.seed, key=key, checkpoints=checkpoints, mask_checksum=checksum
+    )
+    try:
+        for epoch in training.run(start=0, until=training.epochs):
+            listener.on_run_epoch(entry, run.number, training.report(epoch, run.number))
+        _, accuracy = training.test(test) if test else (None, None)
+        if accuracy != run.test_accuracy:
+            raise SnasError(
+                f"row {entry.id}, seed {run.number}: trained again its test accuracy is {accuracy}, and {run.test_accuracy} "
+                "is recorded; weights are kept only where it comes out the same: train where it was trained"
+            )
+        registry.set_traits(run.id, keep_weights(registry, entry, run.number, method, training, accuracy))
+    finally:
+        checkpoints.drop(key)

@@ -122,7 +122,7 @@ def choose(scores: Mapping[str, Tensor], densities: Densities, *, generator: tor
             the count of one layer does not change the mask of another.
 
     Raises:
-        InputError: if a layer has no scores, scores of another shape, or a score that is NaN.
+        InputError: if a layer has no scores, scores of another shape, or a score that is NaN or infinite.
 
     Example:
         >>> layer = Layer("fc", (1, 3))
@@ -156,7 +156,8 @@ def best(values: NDArray[Any], kept: int, *, generator: torch.Generator) -> NDAr
 
 
 def checked_scores(scores: Mapping[str, Tensor], layer: Layer) -> NDArray[Any]:
-    """The layer's scores as a flat array; raises InputError where they are missing, misshapen or NaN."""
+    """The layer's scores as a flat array; raises InputError where they are missing, misshapen, NaN or
+    infinite."""
     if layer.name not in scores:
         raise InputError(f"no scores for layer {layer.name!r}; got scores for: {', '.join(scores) or 'none'}")
     score = scores[layer.name].detach().cpu()
@@ -165,9 +166,12 @@ def checked_scores(scores: Mapping[str, Tensor], layer: Layer) -> NDArray[Any]:
     if score.dtype in (torch.float16, torch.bfloat16):
         score = score.float()
     values: NDArray[Any] = score.reshape(-1).numpy()
-    wrong = int(np.count_nonzero(np.isnan(values)))
+    wrong = values.size - int(np.count_nonzero(np.isfinite(values)))
     if wrong:
-        raise InputError(f"{wrong} scores of layer {layer.name!r} are NaN; check the network's weights and its input")
+        kind = "NaN" if np.isnan(values).any() else "infinite"
+        raise InputError(
+            f"{wrong} scores of layer {layer.name!r} are {kind}; check the network's weights and its input"
+        )
     return values
 
 

@@ -1,6 +1,7 @@
 """Several aims at once: who is outdone by nobody, in what order the others follow, and how much a front covers.
 
-Values are rows of numbers that are all to be large; turn the sign of what is to be small.
+Values are rows of numbers that are all to be large; turn the sign of what is to be small. A row with a number that is NaN
+or infinite is behind all that have none: nothing is known of it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ def dominated_by_count(values: Array) -> NDArray[np.int64]:
 
 def _dominated(values: Array) -> NDArray[np.bool_]:
     """Shape (rows, rows): whether the first is dominated by the second."""
+    values = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(values).all(axis=1)
+    values = np.where(finite[:, None], values, 0.0)
     at_least = (values[:, None, :] <= values[None, :, :]).all(axis=2)
     larger = (values[:, None, :] < values[None, :, :]).any(axis=2)
-    return np.asarray(at_least & larger)
+    both = finite[:, None] & finite[None, :]
+    return np.asarray((at_least & larger & both) | (~finite[:, None] & finite[None, :]))
 
 
 def fronts(values: Sequence[Sequence[float]] | Array) -> NDArray[np.int64]:
@@ -52,7 +57,7 @@ def fronts(values: Sequence[Sequence[float]] | Array) -> NDArray[np.int64]:
 def crowding(values: Sequence[Sequence[float]] | Array) -> Array:
     """How lonely each row of one front is: the sum over aims of the distance between its neighbours.
 
-    Infinite at the ends of every aim ([Deb2002] section III B).
+    Infinite at the ends of every aim ([Deb2002] section III B); 0 where a number is NaN or infinite.
 
     Example:
         >>> crowding([[0, 3], [1, 1], [3, 0]]).tolist()
@@ -60,7 +65,11 @@ def crowding(values: Sequence[Sequence[float]] | Array) -> Array:
     """
     rows = np.asarray(values, dtype=np.float64)
     total = np.zeros(len(rows))
-    for column in rows.T:
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        total[finite] = crowding(rows[finite]) if finite.any() else 0.0
+        return total
+    for column in rows.T / 2:  # which is exact, and differences of huge numbers stay finite
         order = np.argsort(column, kind="stable")
         extent = float(np.ptp(column)) or 1.0
         total[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / extent
@@ -82,7 +91,8 @@ def order(values: Sequence[Sequence[float]] | Array) -> list[int]:
 
 
 def hypervolume(values: Sequence[Sequence[float]] | Array, reference: Sequence[float]) -> float:
-    """Volume of what the rows dominate above a reference point; rows that are not above it in every aim add nothing.
+    """Volume of what the rows dominate above a reference point; rows that are not above it in every aim add nothing,
+    nor do those with a number that is NaN or infinite.
 
     Exact, by slicing along the last aim; meant for fronts of tens of rows and two or three aims.
 
@@ -90,7 +100,8 @@ def hypervolume(values: Sequence[Sequence[float]] | Array, reference: Sequence[f
         >>> hypervolume([[3, 1], [1, 2]], reference=[0, 0])
         4.0
     """
-    rows = np.asarray(values, dtype=np.float64).reshape(len(values), len(reference)) - np.asarray(reference)
+    rows = np.asarray(values, dtype=np.float64).reshape(len(values), len(reference))
+    rows = rows[np.isfinite(rows).all(axis=1)] - np.asarray(reference)
     rows = rows[(rows > 0).all(axis=1)]
     return _volume(rows)
 

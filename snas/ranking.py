@@ -17,6 +17,7 @@ from snas.densities import Densities, Layer, check_density
 from snas.errors import InputError
 from snas.exports import Group, Row
 from snas.objectives import COSTS
+from snas.records import require_whole
 from snas.registry import Entry, Registry, TrainingRecord
 from snas.report.front import Reference, front_group, has_values, read_pareto
 from snas.training.rule import TrainingRule
@@ -123,7 +124,7 @@ def _groups(registry: Registry, chosen: Filter) -> list[tuple[Group, list[Entry]
     comparable = _comparable if chosen.pareto is None else _same_name
     measured: dict[tuple[Any, ...], list[Entry]] = {}
     cited: dict[tuple[str, str], list[Entry]] = {}
-    for entry in registry.entries():
+    for entry in map(require_whole, registry.entries()):
         if chosen.admits(entry):
             if entry.cited:
                 cited.setdefault(_place(entry), []).append(entry)
@@ -144,6 +145,7 @@ def _groups(registry: Registry, chosen: Filter) -> list[tuple[Group, list[Entry]
 
 def make_row(registry: Registry, entry: Entry) -> Row:
     """Sum up an entry's seeds, or a published figure, in one row, unranked."""
+    require_whole(entry)
     if entry.cited:
         return _cited_row(entry)
     runs = registry.runs(entry)
@@ -234,7 +236,8 @@ def candidate_of(registry: Registry, entry: Entry) -> TrainingRecord | None:
     if entry.candidate is None:
         return None
     study = registry.study_of(entry)
-    return registry.candidates(study)[entry.candidate] if study else None
+    found = registry.candidates(study) if study else []
+    return found[entry.candidate] if entry.candidate < len(found) else None
 
 
 def densities_of(entry: Entry, runs: Sequence[TrainingRecord]) -> Densities:

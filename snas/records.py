@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from snas.errors import InputError
+from snas.record_checks import (
+    check_entry,
+    check_identity,
+    check_report,
+    check_training,
+    check_whole,
+    parse,
+    parse_object,
+)
 from snas.trials import Point, Report, Status, Trial
 
+_MEASURED = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
 OWN = "strategy"  # the origin of a candidate that the strategy proposed
 
 
@@ -110,22 +122,22 @@ def dump(value: Any) -> str:
 
 def read_study(row: sqlite3.Row) -> Study:
     """A row of `studies`."""
-    return Study(
-        id=row["id"],
-        name=row["name"],
-        identity=json.loads(row["identity"]),
-        samples=row["samples"],
-        environment=json.loads(row["environment"]),
-        created=row["created"],
-    )
+    with _readable("study", row):
+        values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row iterates over values
+        for key in ("identity", "environment"):
+            values[key] = parse_object(values[key], key)
+        known = {field.name: values[field.name] for field in fields(Study)}
+        return Study(**known)
 
 
 def read_entry(row: sqlite3.Row) -> Entry:
     """A row of `entries`."""
-    values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row iterates over values
-    for key in ("space", "dataset", "rule", "kept", "environment"):
-        values[key] = json.loads(values[key])
-    return Entry(**values)
+    with _readable("row", row):
+        values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row iterates over values
+        for key in ("space", "dataset", "rule", "kept", "environment"):
+            values[key] = parse_object(values[key], key)
+        check_entry(values)
+        return Entry(**values)
 
 
 def entry_columns(entry: Entry) -> dict[str, Any]:
@@ -141,22 +153,73 @@ def entry_columns(entry: Entry) -> dict[str, Any]:
 
 def read_training(row: sqlite3.Row, reports: Sequence[Report]) -> TrainingRecord:
     """A row of `trainings` with its reports."""
-    return TrainingRecord(
-        id=row["id"],
-        number=row["number"],
-        seed=row["seed"],
-        status=Status(row["status"]),
-        reason=row["reason"],
-        kept=json.loads(row["kept"]),
-        mask_checksum=row["mask_checksum"],
-        point=None if row["point"] is None else np.asarray(json.loads(row["point"]), dtype=np.float64),
-        traits=json.loads(row["traits"]),
-        signals=json.loads(row["signals"]),
-        repeat=row["repeat"],
-        test_loss=row["test_loss"],
-        test_accuracy=row["test_accuracy"],
-        reports=tuple(reports),
-    )
+    with _readable("training", row):
+        values = {key: row[key] for key in row.keys()}  # noqa: SIM118 - sqlite3.Row iterates over values
+        for key in ("kept", "traits", "signals"):
+            values[key] = parse_object(values[key], key)
+        values["point"] = None if values["point"] is None else parse(values["point"], "point")
+        check_training(values)
+        for report in reports:
+            check_report({name: getattr(report, name) for name in _MEASURED})
+        point = values["point"]
+        return TrainingRecord(
+            id=values["id"],
+            number=values["number"],
+            seed=values["seed"],
+            status=Status(values["status"]),
+            reason=values["reason"],
+            kept=values["kept"],
+            mask_checksum=values["mask_checksum"],
+            point=None if point is None else np.asarray(point, dtype=np.float64),
+            traits=values["traits"],
+            signals=values["signals"],
+            repeat=values["repeat"],
+            test_loss=values["test_loss"],
+            test_accuracy=values["test_accuracy"],
+            reports=tuple(reports),
+        )
+
+
+def require_whole(entry: Entry) -> Entry:
+    """The row, which has all that figures are made of; raises InputError where it lacks something."""
+    try:
+        check_whole(entry)
+    except ValueError as error:
+        raise _damaged("row", entry.id, error) from error
+    return entry
+
+
+def require_identity(study: Study) -> Study:
+    """The study, of which is known what its candidates have in common; raises InputError where it is not."""
+    try:
+        check_identity(study.identity)
+    except ValueError as error:
+        raise _damaged("study", study.id, error) from error
+    return study
+
+
+@contextmanager
+def _readable(what: str, row: sqlite3.Row) -> Iterator[None]:
+    """Say of a row that is not as it is written which one it is, and what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise _damaged(what, row["id"] if "id" in row.keys() else None, error) from error  # noqa: SIM118
+    except (KeyError, TypeError) as error:  # a column has another name
+        raise _damaged(what, None, error) from error
+
+
+def require_columns(rows: Sequence[sqlite3.Row], *names: str) -> None:
+    """Raise InputError if the rows lack a column: its name may have been changed by what damaged the file."""
+    missing = [name for name in names if rows and name not in rows[0].keys()]  # noqa: SIM118
+    if missing:
+        raise _damaged("table", None, KeyError(missing[0]))
+
+
+def _damaged(what: str, number: Any, error: Exception) -> InputError:
+    place = number if isinstance(number, int) else "?"
+    error = error if isinstance(error, ValueError) else ValueError(f"column {error} is not as we make it")
+    return InputError(f"the registry is damaged, or not ours: {what} {place}: {error}; name another with --registry")
 
 
 def as_trial(record: TrainingRecord, costs: tuple[float, ...] = ()) -> Trial:

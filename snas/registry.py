@@ -26,6 +26,7 @@ from snas.records import (
     read_entry,
     read_study,
     read_training,
+    require_columns,
 )
 from snas.registries.database import Database
 from snas.trials import ENDED, Point, Report, Status
@@ -252,6 +253,11 @@ class Registry(Database):
         with self.together():
             self._db.execute("UPDATE trainings SET kept = ? WHERE id = ?", (dump(kept), training_id))
 
+    def set_traits(self, training_id: int, traits: Mapping[str, Any]) -> None:
+        """Store what a network is beside its densities: of a final seed, where its weights are."""
+        with self.together():
+            self._db.execute("UPDATE trainings SET traits = ? WHERE id = ?", (dump(traits), training_id))
+
     def finish(self, training_id: int, *, test_loss: float | None, test_accuracy: float | None) -> None:
         """Store the test result of a fully trained network (None where the data have no test split)."""
         with self.together():
@@ -304,6 +310,7 @@ class Registry(Database):
                 f"WHERE {owner} = ? AND (? IS NULL OR recorded < ?) ORDER BY training_id, epoch",
                 *(owner_id, before, before),
             )
+        require_columns(rows, "id", "number", "mask_checksum")
         reports: dict[int, list[Report]] = {row["id"]: [] for row in rows}
         owners = {row["id"]: row for row in rows}
         for row in found:

@@ -85,6 +85,12 @@ class Settings:
     kernel: str = option(
         "auto", "Linear layers that lack weights: dense, sparse (on the CPU); auto: the faster one.", panel=RUN
     )
+    keep_weights: bool = option(
+        False,
+        "Keep the weights of the final networks beside the registry; snas weights ID gets them.",
+        panel=RUN,
+        shown="no",
+    )
     registry: str | None = option(
         None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN
     )

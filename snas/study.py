@@ -18,7 +18,7 @@ from snas.conductor import Conductor, candidate_of
 from snas.confirm import Repeats, best_of, costs_by_number, front_of, near_top, scores_of
 from snas.encoding import Candidate
 from snas.errors import InputError
-from snas.evaluators.base import Evaluator, candidate_key, evaluators
+from snas.evaluators.base import Evaluator, candidate_key, checked, evaluators
 from snas.finals import train_entry
 from snas.listener import Listener
 from snas.plan import Plan
@@ -123,7 +123,7 @@ def _evaluate(evaluator: Evaluator, feed: Conductor | Repeats) -> None:
     running = evaluator.run(feed)
     try:
         for reports in running:
-            feed.take(reports)
+            feed.take([checked(report) for report in reports])
     finally:
         if isinstance(running, Generator):
             running.close()

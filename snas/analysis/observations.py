@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snas.evaluators.asha import Ladder
+from snas.records import require_identity
 from snas.registry import Registry, Study, TrainingRecord, as_trial
 from snas.trials import Report, Trial
 
@@ -99,6 +100,7 @@ def observe(registry: Registry, study: Study, *, before: str | None = None) -> l
         study: whose candidates.
         before: only what was recorded before this time counts; None: all.
     """
+    require_identity(study)
     asha, epochs = study.identity["asha"], study.identity["rule"]["epochs"]
     rungs = Ladder(asha["grace"], epochs, asha["eta"]).rungs
     found = []

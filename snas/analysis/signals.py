@@ -10,6 +10,7 @@ from snas.analysis.correlation import Correlation, correlate
 from snas.analysis.observations import CURVE_SIGNALS, Kind, Observation, observe
 from snas.diagnostics.signals import SIGNALS
 from snas.errors import InputError
+from snas.records import require_identity
 from snas.registry import Registry, Study
 from snas.settings import registry_path
 from snas.trials import comparable_length
@@ -104,7 +105,7 @@ def analyze(kind: Kind, observations: Sequence[Observation]) -> SignalGroup:
 
 def _choose(registry: Registry, study: str | None, space: str | None, dataset: str | None) -> list[Study]:
     """The studies that are asked for."""
-    studies = registry.studies()
+    studies = [require_identity(one) for one in registry.studies()]
     if not studies:
         raise InputError(f"nothing was searched in {registry.path} yet; snas search records signals")
     known = ", ".join(one.name for one in studies)

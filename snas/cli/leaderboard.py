@@ -11,8 +11,9 @@ import typer
 
 from snas.cli.tables import check_format, print_groups
 from snas.errors import InputError
-from snas.exports import FORMATS, export, write_export
+from snas.exports import FORMATS, clean, export, write_export
 from snas.ranking import Cited, Filter, contenders, rank
+from snas.records import require_whole
 from snas.registry import Entry, Registry
 from snas.report.front import DEFAULT, read_pareto
 from snas.report.plot import draw_fronts, require_plot
@@ -40,7 +41,7 @@ ParetoOption = Annotated[
 
 
 def _place(entry: Entry) -> tuple[str, str]:
-    return str(entry.space["name"]), str(entry.dataset["name"])
+    return str(require_whole(entry).space["name"]), str(entry.dataset["name"])
 
 
 def _cited(*, ranked: bool, hidden: bool) -> Cited | None:
@@ -94,9 +95,9 @@ def leaderboard(
             if found
             else "nothing recorded yet: snas search makes rows"
         )
-        sys.stderr.write(f"snas: {there}\n")
+        sys.stderr.write(f"snas: {clean(there)}\n")
     if picture is not None:
-        sys.stderr.write(f"wrote {picture}\n")
+        sys.stderr.write(f"wrote {clean(str(picture))}\n")
     if format == "json":
         sys.stdout.write(export(groups, "json"))
     else:
@@ -153,4 +154,4 @@ def export_command(
     else:
         write_export(text, Path(output))
         rows = sum(len(group.rows) for group in groups)
-        sys.stderr.write(f"wrote {rows} rows to {output}\n")
+        sys.stderr.write(f"wrote {rows} rows to {clean(output)}\n")

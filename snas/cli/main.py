@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 
 import snas
-from snas.cli import analyze, cite, leaderboard, listing, prune, registry, search, show, sweep, train, transfer
+from snas.cli import (
+    analyze,
+    cite,
+    leaderboard,
+    listing,
+    prune,
+    registry,
+    search,
+    show,
+    sweep,
+    train,
+    transfer,
+    weights,
+)
 from snas.errors import InputError, SnasError
 
 INTERRUPTED = 130
@@ -36,6 +49,7 @@ app.add_typer(analyze.app, name="analyze")
 app.add_typer(registry.app, name="registry")
 app.command("cite", epilog="Example: snas cite --builtin")(cite.cite)
 app.command("show", epilog="Example: snas show 1")(show.show)
+app.command("weights", epilog="Example: snas weights 1 -o network.safetensors")(weights.weights)
 app.command("list", epilog="Example: snas list spaces")(listing.list_plugins)
 
 
@@ -82,6 +96,9 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         _say(f"{error.filename or 'output'}: {error.strerror or error}")
         return 1
+    except MemoryError:
+        _say("out of memory; what was recorded is kept: make room, or ask for less at a time, and run the same command")
+        return 1
     except Exception as error:
         return _usage_error(error)
 
@@ -100,7 +117,9 @@ def _usage_error(error: Any) -> int:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"snas: {' '.join(text.split())}\n")
+    from snas.exports.cells import clean
+
+    sys.stderr.write(f"snas: {' '.join(clean(text).split())}\n")
 
 
 def _stop_on_sigterm() -> None:

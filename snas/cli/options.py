@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import tomllib
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,9 @@ from snas.checks import plain_type
 from snas.errors import InputError
 from snas.settings import PANELS
 
-Config = Annotated[str | None, typer.Option("--config", help="TOML file with any setting of the panels; flags win.")]
+Config = Annotated[
+    str | None, typer.Option("--config", help="TOML or JSON file with any setting of the panels; flags win.")
+]
 Format = Annotated[str, typer.Option("--format", help="table or json; json prints exactly one object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
@@ -69,20 +72,18 @@ def flags_of(
 
 
 def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any]) -> dict[str, Any]:
-    """Join the flags with the settings of a TOML file; flags win.
+    """Join the flags with the settings of a TOML or JSON file; flags win.
+
+    Files are handed from one to another, and what is in them is not to run: a space given as code has to be named on
+    the command line.
 
     Raises:
-        InputError: if the file cannot be read, is no TOML, or has an unknown key.
+        InputError: if the file cannot be read, is neither, has an unknown key, or names code that the command line does
+            not name.
     """
     if config is None:
         return dict(given)
-    try:
-        text = Path(config).read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except OSError as error:
-        raise InputError(f"cannot read config {config}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"config {config} is not valid TOML: {error}") from error
+    values = _read_config(config)
     known = {item.name for item in fields(settings)}
     read = {}
     for key, value in values.items():
@@ -90,7 +91,27 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
         if name not in known:
             raise InputError(f"config {config}: unknown setting {key!r}; choices: {', '.join(sorted(known))}")
         read[name] = value
+    code = read.get("space")
+    if isinstance(code, str) and ":" in code and "space" not in given:
+        raise InputError(
+            f"config {config} names code, space {code!r}, which runs only when the command line names it: add --space {code}"
+        )
     return {**read, **given}
+
+
+def _read_config(config: str) -> dict[str, Any]:
+    """What a .json file, or a TOML file of any other name, holds."""
+    kind = "JSON" if config.endswith(".json") else "TOML"
+    try:
+        text = Path(config).read_text(encoding="utf-8")
+        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
+    except OSError as error:
+        raise InputError(f"cannot read config {config}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # a name with a NUL, bytes that are no text, text that is no TOML
+        raise InputError(f"config {config} is not valid {kind}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"config {config} holds a {type(values).__name__}; expected settings by name")
+    return values
 
 
 def _parameter(item: Field[Any], hint: Any, told: str | None) -> inspect.Parameter:

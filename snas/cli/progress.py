@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from snas.cli.tables import SafeConsole
 from snas.evaluators.asha import Ladder
 from snas.finals import epochs_of
 from snas.listener import Listener
@@ -55,7 +55,7 @@ class Terminal(Listener):
 
     def __init__(self, *, quiet: bool = False, planned: int = 0) -> None:
         """Say nothing with `quiet`; `planned` epochs are the whole of the bar, 0 where they are not known yet."""
-        self._console = Console(file=sys.stderr, highlight=False, quiet=quiet)
+        self._console = SafeConsole(file=sys.stderr, highlight=False, quiet=quiet)
         self._planned = planned
         self._done = 0
         self._best = ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from snas.cli.tables import duration
 from snas.exports import clean
-from snas.records import OWN
+from snas.records import OWN, require_identity
 from snas.registry import Entry, Registry, Study, TrainingRecord
 from snas.trials import Status
 
@@ -91,6 +91,7 @@ def provenance(
 
     search = []
     if study is not None and entry.candidate is not None:
+        require_identity(study)
         strategy, asha = study.identity["strategy"], study.identity["asha"]
         options = _pairs(strategy["arguments"]) or "default options"
         brackets = f", {study.identity['brackets']} brackets" if "brackets" in study.identity else ""

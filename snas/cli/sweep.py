@@ -19,6 +19,7 @@ from snas.checks import listed
 from snas.cli.options import Config, Format, Quiet, flags_of, with_config
 from snas.cli.tables import check_format, print_json, results_console
 from snas.errors import SnasError
+from snas.exports import clean
 from snas.settings import SweepSettings
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def sweep(
         result = command.sweep(listener=listener, **{"methods": "", **values})
     if output is not None:
         write_export(sweep_text(result, Path(output).suffix, error=error), Path(output))
-        sys.stderr.write(f"wrote {len(result.cells)} cells to {output}\n")
+        sys.stderr.write(f"wrote {len(result.cells)} cells to {clean(str(output))}\n")
     if format == "json":
         print_json(result.as_dict())
     else:

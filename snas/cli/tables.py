@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from snas.errors import InputError
 from snas.exports import Group, Row, clean
 from snas.exports.cells import MISSING, percent
+from snas.exports.data import strict_json
 
 
 def check_format(name: str) -> None:
@@ -25,7 +26,7 @@ def check_format(name: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print exactly one JSON object."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    sys.stdout.write(strict_json(value))
 
 
 def print_groups(groups: Sequence[Group]) -> None:
@@ -44,7 +45,17 @@ def print_groups(groups: Sequence[Group]) -> None:
             console.print(Text(f"not shown in {console.width} columns: {', '.join(hidden)}", style="dim"))
 
 
-class ResultsConsole(Console):
+class SafeConsole(Console):
+    """A terminal that shows texts and obeys none: names come from people and files, and may hold control sequences."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of what is printed, their texts without control characters; styles are the program's own."""
+        for segment in super().render(renderable, options):
+            lines = "\n".join(map(clean, segment.text.split("\n")))
+            yield segment if segment.control or lines == segment.text else Segment(lines, segment.style)
+
+
+class ResultsConsole(SafeConsole):
     """Writes results to standard output."""
 
     def on_broken_pipe(self) -> None:

@@ -27,6 +27,10 @@ def train(
     kernel: Annotated[
         str, typer.Option(help="Linear layers that lack weights: dense, sparse (on the CPU); auto: the faster one.")
     ] = "auto",
+    keep_weights: Annotated[
+        bool,
+        typer.Option("--keep-weights", help="Keep the weights; finished seeds without are trained again for them."),
+    ] = False,
     registry: Annotated[str | None, typer.Option(help="Registry file; environment variable SNAS_REGISTRY.")] = None,
     format: Format = "table",
     quiet: Quiet = False,
@@ -48,6 +52,7 @@ def train(
             device=device,
             threads=threads,
             kernel=kernel,
+            keep_weights=keep_weights,
             registry=registry,
             listener=listener,
         )

@@ -6,6 +6,7 @@ that have reached that rung so far. A study promotes the top half, eta = 2 ([Tes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -143,8 +144,12 @@ class Ladder:
 
     @staticmethod
     def _waiting(history: Sequence[Trial], rung: int, standings: Mapping[int, float]) -> list[int]:
-        """Candidates that pause at the rung, best first."""
-        waiting = [trial.number for trial in history if trial.status is Status.PAUSED and trial.epochs == rung]
+        """Candidates that pause at the rung, best first; one whose score is no finite number waits for ever."""
+        waiting = [
+            trial.number
+            for trial in history
+            if trial.status is Status.PAUSED and trial.epochs == rung and math.isfinite(trial.scores[rung])
+        ]
         return sorted(waiting, key=lambda number: (-standings[number], number))
 
 
@@ -163,11 +168,12 @@ def _assignment(size: int, *, levels: int, eta: int, brackets: int) -> tuple[int
 def standings_at(history: Sequence[Trial], rung: int) -> dict[int, float]:
     """Candidate -> how it stands at a rung, higher is better: its score, or where costs count too, its place.
 
-    With costs, places follow the fronts of score and costs, and within a front loneliness ([Schmucker2021] R.
+    A score that is no finite number stands below all that are. With costs, places follow the fronts of score and costs, and within a front loneliness ([Schmucker2021] R.
     Schmucker et al.: Multi-objective asynchronous successive halving, section 4).
     """
     there = sorted((trial for trial in history if rung in trial.scores), key=lambda trial: trial.number)
     if not any(trial.costs for trial in there):
-        return {trial.number: trial.scores[rung] for trial in there}
+        found = {trial.number: trial.scores[rung] for trial in there}
+        return {number: score if math.isfinite(score) else -math.inf for number, score in found.items()}
     values = [[trial.scores[rung], *(-cost for cost in trial.costs)] for trial in there]
     return {there[index].number: -float(place) for place, index in enumerate(pareto.order(values))}

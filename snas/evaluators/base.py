@@ -6,6 +6,7 @@ the registry: the search records each report before the evaluator goes on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,6 +58,18 @@ class Failure:
     trial: int
     status: Status
     reason: str
+
+
+def checked(report: Report | Failure) -> Report | Failure:
+    """The report, or the failure that it is where a number is NaN or infinite, whatever evaluator it comes from."""
+    if isinstance(report, Failure):
+        return report
+    names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+    wrong = [name for name in names if not math.isfinite(getattr(report, name))]
+    if not wrong:
+        return report
+    reason = f"{wrong[0].replace('_', ' ')} is {getattr(report, wrong[0])} at epoch {report.epoch}"
+    return Failure(report.trial, Status.FAILED, reason)
 
 
 def candidate_key(number: int, repeat: int = 0) -> str:

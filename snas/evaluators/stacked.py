@@ -195,4 +195,6 @@ def _alone(training: Training) -> Epoch | RefusedError | FailedError:
 
 def _short_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text or "out of memory" in text
+    )

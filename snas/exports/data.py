@@ -19,6 +19,8 @@ _FORMULA = re.compile(
     r"(?:^|(?<=;))(?=[\s'\"\u00ad\u200b-\u200d\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b])"
 )
 
+_HIDDEN = re.compile(f"[\x7f-\x9f{DIRECTIONS}\u2028\u2029\ufff9-\ufffb\ufffe\uffff]")
+
 # Numbers that a published figure's source may not tell.
 _TOLD = ("kept_weights", "total_weights", "seeds", "flops", "epochs", "epochs_spent", "seconds")
 
@@ -78,10 +80,18 @@ def json_text(groups: Sequence[Group], header: Mapping[str, str]) -> str:
             for group in groups
         ],
     }
-    text = HALVES.sub("\ufffd", json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
+    return strict_json(document)
+
+
+def strict_json(value: Any) -> str:
+    """JSON that says what `value` does, and shows nothing else on a terminal or in an editor.
+
+    Raises:
+        ValueError: for a number that is NaN or infinite.
+    """
+    text = HALVES.sub("\ufffd", json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
     # Control characters beyond ASCII's stand inside strings only, where an escape means the same.
-    hidden = re.compile(f"[\x7f-\x9f{DIRECTIONS}\u2028\u2029\ufff9-\ufffb\ufffe\uffff]")
-    return hidden.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
+    return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def _json_row(row: Row) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from snas.errors import InputError
 from snas.strategies.base import strategies
-from snas.strategies.fitness import is_scored, ranked
+from snas.strategies.fitness import ranked
 from snas.strategies.mutation import reflect
 from snas.trials import Point, Trial
 
@@ -113,5 +113,7 @@ def generations(history: Sequence[Trial], popsize: int) -> list[list[Trial]]:
     found = []
     for start in range(0, len(told) - popsize + 1, popsize):
         chunk = told[start : start + popsize]
-        found.append([*ranked(chunk), *(trial for trial in chunk if not is_scored(trial))])
+        first = ranked(chunk)
+        known = {trial.number for trial in first}
+        found.append([*first, *(trial for trial in chunk if trial.number not in known)])
     return found

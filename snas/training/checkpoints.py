@@ -1,17 +1,16 @@
-"""Checkpoints on disk: safetensors, written beside and renamed, one per network in training."""
+"""Checkpoints on disk: safetensors with their SHA-256, written beside and renamed, one per network in training."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from snas.errors import SnasError
+from snas.training.tensor_files import DamagedError, read_tensors, write_tensors
 
 log = logging.getLogger("snas")
 
@@ -31,37 +30,42 @@ class Checkpoints:
     def save(self, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
         """Write the state after `epoch` epochs, before any older one is dropped."""
         from safetensors import SafetensorError
-        from safetensors.torch import save_file
 
         path = self._path(key, epoch)
-        temporary = path.with_suffix(".part")
-        unique = {
-            name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, value in tensors.items()
-        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(unique, temporary)
-            os.replace(temporary, path)
+            write_tensors(path, tensors, _about(key, epoch))
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
             raise SnasError(f"cannot write checkpoint {path}: {error}; make room and run the same command") from error
         if key in self._files:
             self._files[key][path] = epoch
 
     def load(self, key: str, epoch: int) -> dict[str, Tensor] | None:
-        """The state after `epoch` epochs; None, with a warning, where there is no readable one."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        """The state after `epoch` epochs; None, with a warning, where there is no whole one."""
+        found = self.load_latest(key, epoch)
+        return found[1] if found and found[0] == epoch else None
 
-        path = self._path(key, epoch)
-        try:
-            return load_file(path)
-        except FileNotFoundError:
-            log.warning("checkpoint %s is gone; its %d epochs are trained again", path.name, epoch)
-        except (SafetensorError, OSError) as error:
-            log.warning("checkpoint %s is damaged (%s); its %d epochs are trained again", path.name, error, epoch)
+    def load_latest(self, key: str, epoch: int) -> tuple[int, dict[str, Tensor]] | None:
+        """The state after `epoch` epochs or, with a warning, the latest whole one before that: its epochs and the state.
+
+        None, with a warning, where there is no whole one.
+        """
+        fault = ""
+        for found in sorted({epoch, *(one for one in self._find(key).values() if one < epoch)}, reverse=True):
+            path = self._path(key, found)
+            try:
+                tensors, about = read_tensors(path)
+                if {name: about.get(name) for name in ("key", "epoch")} != _about(key, found):
+                    raise DamagedError(f"it is of {about.get('key')} after {about.get('epoch')} epochs")
+            except FileNotFoundError:
+                fault = fault or f"checkpoint {path.name} is gone"
+            except DamagedError as error:
+                fault = fault or f"checkpoint {path.name} is damaged ({error})"
+            else:
+                if fault:
+                    log.warning("%s; epochs %d to %d are trained again", fault, found + 1, epoch)
+                return found, tensors
+        log.warning("%s; its %d epochs are trained again", fault, epoch)
         return None
 
     def drop(self, key: str, *, before: int | None = None) -> None:
@@ -89,3 +93,8 @@ class Checkpoints:
 
     def _path(self, key: str, epoch: int) -> Path:
         return self.folder / f"{key}-{epoch}.safetensors"
+
+
+def _about(key: str, epoch: int) -> dict[str, str]:
+    """What a checkpoint tells of itself, so that one that was renamed is not taken for another."""
+    return {"key": key, "epoch": str(epoch)}

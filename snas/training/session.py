@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snas.data.split import Arrays, SearchData
-from snas.errors import DivergedError, InputError
+from snas.errors import DivergedError, InputError, one_line
 from snas.kernels.compression import Compression, choose_kernel
 from snas.masks import Enforcer, Masks, audit
 from snas.pruning.dynamic.base import Movement
@@ -111,7 +111,7 @@ class Session:
         """Train one epoch, audit the masks, and validate.
 
         Raises:
-            DivergedError: if the loss is NaN or infinite.
+            DivergedError: if the loss or a weight is NaN or infinite.
             RefusedError: if the mask moved so that the network cannot learn.
             FailedError: if a mask that moves has not reached its goal at the end of the training.
             InputError: if a training with a mask that moves is over already.
@@ -196,6 +196,7 @@ class Session:
         number = self.epoch + 1
         if not math.isfinite(train_loss):
             raise DivergedError(f"training loss is {train_loss} at epoch {number}")
+        self._require_finite(number)
         if self._mover:
             self._expand(self._mover)
             self._mover.end_epoch(number, steps)
@@ -231,6 +232,14 @@ class Session:
         loss, correct = (totals / len(arrays.y)).tolist()
         return loss, correct
 
+    def network(self) -> tuple[nn.Module, Masks]:
+        """The trained network with all its layers dense, and its mask; this training does not go on."""
+        if self._mover:
+            self._expand(self._mover)
+        else:
+            self._kernels.expand()
+        return self.model, self.masks
+
     def tensors(self) -> dict[str, Tensor]:
         """All state as named tensors: parameters, buffers, the optimizer's moments, and masks that move."""
         state = {f"model/{name}": value for name, value in self.model.state_dict().items()}
@@ -241,6 +250,20 @@ class Session:
         if self._mover:
             state |= self._mover.tensors()
         return state
+
+    def misfit(self, state: dict[str, Tensor]) -> str:
+        """Why `load_tensors` could not take these tensors: what of the network's is missing, or has another shape; "" where
+        it can."""
+        try:
+            given = {name: tuple(value.shape) for name, value in self._kernels.translate(state, self.masks).items()}
+        except RuntimeError as error:  # other numbers of weights than the masks have
+            return one_line(error)
+        own = {f"model/{name}": tuple(value.shape) for name, value in self.model.state_dict().items()}
+        for name, shape in own.items():
+            if given.get(name) != shape:
+                return f"{name.partition('/')[2]} is {given.get(name, 'missing')}, not {shape}"
+        more = next((name for name in given if name.startswith("model/") and name not in own), None)
+        return "" if more is None else f"{more.partition('/')[2]} is unknown"
 
     def load_tensors(self, state: dict[str, Tensor], epoch: int) -> None:
         """Restore what `tensors` returned after `epoch` epochs, with whatever kernels."""
@@ -338,6 +361,16 @@ class Session:
                 self.model(self._prepare(self.data.train.x[batch]))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+    @torch.no_grad()
+    def _require_finite(self, number: int) -> None:
+        """Raise DivergedError if a parameter is NaN or infinite: code may hide that from the loss."""
+        totals = [parameter.sum() for parameter in self.model.parameters()]  # no sum of them hides one
+        if not totals or bool(torch.isfinite(torch.stack([total.double() for total in totals])).all()):
+            return
+        for name, parameter in self.model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise DivergedError(f"parameter {name!r} has numbers that are NaN or infinite at epoch {number}")
 
     def _set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +13,7 @@ import torch
 from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
 from snas.diagnostics.signals import EXAMPLES, measure
-from snas.errors import FailedError, InputError, SnasError, one_line
+from snas.errors import DivergedError, FailedError, InputError, SnasError, one_line
 from snas.pruning.methods import Method
 from snas.pruning.prepare import Sparse, prepare
 from snas.pruning.scores import Batch
@@ -21,6 +23,8 @@ from snas.training.checkpoints import Checkpoints
 from snas.training.rule import TrainingRule
 from snas.training.session import Epoch, Session
 from snas.trials import Report
+
+log = logging.getLogger("snas")
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,21 @@ class Training:
             self.forget()
 
     def restore(self, start: int) -> None:
-        """Go on from the checkpoint of `start` epochs, unless the network stands there already or it is lost."""
-        if start and self.session.epoch != start:
-            state = self._checkpoints.load(self.key, start)
-            if state is not None:
-                self.session.load_tensors(state, start)
+        """Go on from the checkpoint of `start` epochs, or the latest one before it where that is lost, unless the network
+        stands there already. What has no checkpoint begins anew."""
+        if not start or self.session.epoch == start:
+            return
+        found = self._checkpoints.load_latest(self.key, start)
+        if found is None:
+            return
+        epoch, state = found
+        if wrong := self.session.misfit(state):
+            log.warning(
+                "checkpoint of %s is of another network (%s); its %d epochs are trained again", self.key, wrong, start
+            )
+            return
+        with network_at_fault():
+            self.session.load_tensors(state, epoch)
 
     def save(self) -> None:
         """Write a checkpoint of the network as it is now."""
@@ -185,9 +199,12 @@ class Training:
         )
 
     def test(self, arrays: Arrays) -> tuple[float, float]:
-        """Mean loss and accuracy on `arrays`."""
+        """Mean loss and accuracy on `arrays`; raises DivergedError where the loss is NaN or infinite."""
         with network_at_fault():
-            return self.session.evaluate(arrays)
+            loss, accuracy = self.session.evaluate(arrays)
+        if not math.isfinite(loss):
+            raise DivergedError(f"test loss is {loss}")
+        return loss, accuracy
 
 
 @contextmanager
