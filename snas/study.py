@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,7 +90,8 @@ def run_search(
         screen=_screen(registry, study, bench, settings, plan, listener),
     )
     checkpoints = Checkpoints(registry.files / study.name)
-    evaluator = evaluators.get(settings.evaluator)(bench.task, checkpoints, slots=settings.slots)
+    make: Callable[..., Evaluator] = evaluators.get(settings.evaluator)
+    evaluator = make(bench.task, checkpoints, slots=settings.slots, **settings.evaluator_options())
     registry.use_environment({**bench.environment, **evaluator.environment})
     _evaluate(evaluator, conductor)
     for trial in conductor.history:
