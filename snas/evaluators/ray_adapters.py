@@ -1,5 +1,5 @@
-"""Our side of Ray Tune's interfaces: its searcher, its scheduler and its trainable. The only evaluator file that imports
-Ray at its top.
+"""Our side of Ray Tune's interfaces: its searcher, its scheduler and its trainable. The only evaluator file that
+imports Ray at its top.
 
 The searcher and the scheduler decide nothing. They run in the thread of Tune's loop, take every question to the counter
 (`counter.py`), and wait there until the search, in its own thread, has answered: so Tune hands out what our strategies
@@ -160,7 +160,9 @@ def _open(first: bytes, examples: Mapping[str, np.ndarray[Any, Any]]) -> tuple[W
     return begin(setup, replace(with_examples(setup.task, arrays), device=device), carried), carried
 
 
-def run_tune(counter: Counter, resources: Mapping[str, float], *, first: Any, examples: Any, folder: str, tidy: bool) -> None:
+def run_tune(
+    counter: Counter, resources: Mapping[str, float], *, first: Any, examples: Any, folder: str, tidy: bool
+) -> None:
     """Have Tune run trials until the search has nothing more, or has gone; the counter hears how it ended.
 
     Args:

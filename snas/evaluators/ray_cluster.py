@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import tempfile
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,11 +23,13 @@ from snas.evaluators.resources import room, written
 
 MISSING = "evaluator 'ray' needs Ray, which is not installed; pip install 'snas[ray]'"
 REACH = 5.0  # seconds in which a head node has to answer
+TOKEN = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 LOSS = 60.0  # seconds that a search waits for a node to come back, where none is left that has what it needs
 # What Ray and Tune are told while a search lasts: nothing goes to anybody, nothing is printed, no state of Tune's own
 # is written (the registry has it all), and the working folder stays.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -144,7 +148,7 @@ class Cluster:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Ray's surroundings while a search lasts."""
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    before = {name: os.environ.get(name) for name in (*ENVIRONMENT, *TOKEN)}
     os.environ.update(ENVIRONMENT)
     try:
         with silence():
@@ -182,18 +186,26 @@ def _start(address: str) -> None:
         options = {"num_cpus": cores(), "include_dashboard": False}
         if folder := os.environ.get("RAY_TMPDIR"):
             options["_temp_dir"] = folder
+        if not any(name in os.environ for name in TOKEN):
+            os.environ[TOKEN[0]] = _secret()  # a Ray that asks for a token writes one to the user's home otherwise
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL + 1, **options)
     except ConnectionError as error:
         raise InputError(
-            f"ray-address is {address!r}, but no Ray answers ({one_line(error)}); start one with ray start --head, or "
-            "leave ray-address out"
+            f"ray-address is {address!r}, but no Ray lets us in ({one_line(error)}); start one with ray start --head; "
+            "if it asks for a token, set RAY_AUTH_MODE=token here too, as docs/cluster.md says"
         ) from error
     except (RuntimeError, OSError, ValueError, TimeoutError) as error:
         raise SnasError(
             f"Ray does not start ({type(error).__name__}: {one_line(error)}); look whether there is room in memory and "
             f"in {tempfile.gettempdir()}, or use --evaluator processes"
         ) from error
+
+
+@cache
+def _secret() -> str:
+    """What whoever talks to a Ray of our own has to know."""
+    return secrets.token_hex(32)
 
 
 def _require_answer(address: str, head: tuple[str, int]) -> None:

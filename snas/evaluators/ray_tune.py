@@ -16,8 +16,8 @@ by the driver's `Checkpoints` before the report is filed; a job takes it along w
 the object store once.
 
 What is lost (a process, a node, memory) costs its trial: the job is handed out again as another trial, from its last
-recorded epoch, and fails for good after three losses without an epoch between. If Tune's loop itself breaks, it is begun
-anew with the jobs that were out.
+recorded epoch, and fails for good after three losses without an epoch between. If Tune's loop itself breaks, it is
+begun anew with the jobs that were out.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ class RayEvaluator:
             log.getEffectiveLevel(),
         )
         self._first = pickle.dumps((versions(), pack(setup, task.space.name)))
-        self._spaces: dict[int, tuple[SearchSpace, int, bytes]] = {}  # by identity: the architecture, its number, packed
+        self._spaces: dict[
+            int, tuple[SearchSpace, int, bytes]
+        ] = {}  # by identity: the architecture, its number, packed
         self._cluster: Cluster | None = None
         self._out: dict[str, _Out] = {}
         self._waiting: list[_Out] = []
@@ -257,15 +259,16 @@ class RayEvaluator:
         if report is None:
             return False
         job = self._out[trial].job
-        failed = isinstance(report, Failure)
-        if not failed and job.start < self._task.rule.epochs:
-            self._checkpoints.drop(job.key, before=job.start)
-        elif not failed or report.status is Status.FAILED:
-            self._checkpoints.drop(job.key)
-        if failed or job.start >= job.until:
+        if isinstance(report, Failure):
+            goes_on = False
+            if report.status is Status.FAILED:
+                self._checkpoints.drop(job.key)
+        else:
+            goes_on = job.start < job.until
+            self._checkpoints.drop(job.key, before=job.start if job.start < self._task.rule.epochs else None)
+        if not goes_on:
             del self._out[trial]
-            return False
-        return True
+        return goes_on
 
     def _lose(self, lost: Lost) -> Failure | None:
         """Have the job of a lost trial done by another, or give it up.
@@ -293,7 +296,9 @@ class RayEvaluator:
     def _examples(self) -> dict[str, np.ndarray[Any, Any]]:
         """The arrays of examples, by part and name."""
         data = self._task.data
-        return {f"{part}.{key}": getattr(getattr(data, part), key).cpu().numpy() for part in PARTS for key in ("x", "y")}
+        return {
+            f"{part}.{key}": getattr(getattr(data, part), key).cpu().numpy() for part in PARTS for key in ("x", "y")
+        }
 
 
 @contextmanager
