@@ -29,7 +29,6 @@ LOSS = 60.0  # seconds that a search waits for a node to come back, where none i
 # is written (the registry has it all), and the working folder stays.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -141,7 +140,7 @@ class Cluster:
         if self.own:
             import ray
 
-            with silence():
+            with silence(), _hushed():
                 ray.shutdown()
 
 
@@ -189,7 +188,8 @@ def _start(address: str) -> None:
         if not any(name in os.environ for name in TOKEN):
             os.environ[TOKEN[0]] = _secret()  # a Ray that asks for a token writes one to the user's home otherwise
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL + 1, **options)
+        with _hushed():
+            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL + 1, **options)
     except ConnectionError as error:
         raise InputError(
             f"ray-address is {address!r}, but no Ray lets us in ({one_line(error)}); start one with ray start --head; "
@@ -200,6 +200,23 @@ def _start(address: str) -> None:
             f"Ray does not start ({type(error).__name__}: {one_line(error)}); look whether there is room in memory and "
             f"in {tempfile.gettempdir()}, or use --evaluator processes"
         ) from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Ray's C++ parts write to the file of standard error, past Python: it leads nowhere as long as this lasts."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @cache
