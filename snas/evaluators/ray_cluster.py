@@ -40,7 +40,7 @@ ENVIRONMENT = {
 
 def require_ray() -> None:
     """Raise InputError where Ray Tune is not installed."""
-    if find_spec("ray") is None or find_spec("ray.tune") is None or find_spec("pyarrow") is None:
+    if any(find_spec(name) is None for name in ("ray", "pandas", "pyarrow", "tensorboardX")):  # Tune's needs too
         raise InputError(MISSING)
 
 
@@ -87,6 +87,10 @@ class Cluster:
         self._lost_since: float | None = None
         self._head: tuple[str, int] | None = None
         if not self.own:
+            if address is not None:
+                raise InputError(
+                    f"ray-address is {address!r}, but this process is connected to Ray already; leave ray-address out"
+                )
             return
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         head = None if address == "local" else read_address(address)

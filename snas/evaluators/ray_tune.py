@@ -60,10 +60,17 @@ PATIENCE = 30.0  # seconds that Tune's loop has to end
 
 @dataclass(slots=True)
 class _Out:
-    """A job that a trial has, or waits for one, as it would be begun anew; and its losses since its last epoch."""
+    """A job that a trial has, or that waits for one, as it would be begun anew; its losses since its last epoch; and
+    the letter that the trial was begun with, which Tune keeps."""
 
     job: Job
     losses: int = 0
+    letter: Letter | None = None
+
+    def burn(self) -> None:
+        """Empty the letter: the trial has read it."""
+        if self.letter is not None:
+            self.letter.open()
 
 
 @evaluators.register("ray")
@@ -217,7 +224,8 @@ class RayEvaluator:
         else:
             return None if self._out else LAST
         self._out[trial] = out
-        return self._letter(out.job)
+        out.letter = self._letter(out.job)
+        return out.letter
 
     def _letter(self, job: Job) -> Letter:
         """A job with all that another machine needs for it."""
@@ -243,6 +251,7 @@ class RayEvaluator:
             log.log(level, "%s", text)
         if out is None:
             return None
+        out.burn()
         if answer.error is not None:
             raise answer.error
         report = answer.report
@@ -279,6 +288,7 @@ class RayEvaluator:
         out = self._out.pop(lost.trial, None)
         if out is None:
             return None
+        out.burn()
         out.losses += 1
         job = out.job
         if out.losses < TRIES:

@@ -200,7 +200,7 @@ def map_examples(descriptor: int, places: Mapping[str, Place]) -> dict[str, Tens
 
 
 def _empty(arrays: Arrays) -> Arrays:
-    return Arrays(*(tensor.new_empty((0, *tensor.shape[1:])) for tensor in (arrays.x, arrays.y)))
+    return Arrays(*(tensor.new_empty((0, *tensor.shape[1:]), device="cpu") for tensor in (arrays.x, arrays.y)))
 
 
 def _findable(name: str) -> bool:
