@@ -197,7 +197,8 @@ class SearchSettings(Settings):
     )
     evaluator: str = option(
         "auto",
-        "What trains the candidates: serial, stacked (side by side), processes (several at a time); auto: what suits.",
+        "What trains the candidates: serial, stacked (side by side), processes (several at a time), ray (a cluster); "
+        "auto: what suits.",
         panel=RUN,
     )
     slots: int | None = option(
@@ -206,6 +207,24 @@ class SearchSettings(Settings):
     compile: str = option(
         "off",
         "on: what candidates side by side compute is compiled once for the whole search; for GPUs.",
+        panel=RUN,
+    )
+    ray_address: str | None = option(
+        None,
+        "Ray cluster to train on, host:port of its head node, or auto for one on this machine; with --evaluator ray.",
+        shown="RAY_ADDRESS, else a Ray of its own on this machine",
+        panel=RUN,
+    )
+    resources: str | None = option(
+        None,
+        "What each candidate takes of a Ray cluster, cpu=1,gpu=0.25; with --evaluator ray.",
+        shown="cpu=1, and gpu=1 where --device is a GPU",
+        panel=RUN,
+    )
+    concurrency: int | None = option(
+        None,
+        "Most candidates at a time on a Ray cluster; with --evaluator ray.",
+        shown="as many as it has room for",
         panel=RUN,
     )
     name: str | None = option(
@@ -233,6 +252,7 @@ class SearchSettings(Settings):
             )
         if self.evaluator == "stacked" and self.kernel == "sparse":
             raise InputError("evaluator stacked has kernels of its own; leave out kernel sparse, or choose serial")
+        self._check_ray()
         for name in ("floor", "cap", "pin"):
             given = {
                 layer: read_density(str(value), f"{name} of layer {layer!r}")
@@ -252,6 +272,35 @@ class SearchSettings(Settings):
         """What the network may keep."""
         names = ("density", "weights", "min_density", "max_density", "max_weights", "max_flops")
         return Budget(**{name: getattr(self, name) for name in names}, floors=self.floor, caps=self.cap)
+
+    def evaluator_options(self) -> dict[str, Any]:
+        """What the evaluator is told besides the slots."""
+        if self.evaluator != "ray":
+            return {}
+        return {"address": self.ray_address, "resources": self.resources, "concurrency": self.concurrency}
+
+    def _check_ray(self) -> None:
+        """Raise InputError for settings of Ray that are wrong, or for another evaluator."""
+        if self.concurrency is not None:
+            require_integer("concurrency", self.concurrency, 1, 10_000)
+        if self.evaluator == "ray":
+            from snas.evaluators.ray_cluster import read_address, require_ray
+            from snas.evaluators.resources import read_resources
+
+            require_ray()
+            if self.ray_address is not None:
+                read_address(self.ray_address)
+            if self.resources is not None:
+                read_resources(self.resources)
+            if self.slots is not None and self.concurrency is not None:
+                raise InputError("slots and concurrency mean the same with evaluator ray; give one of them")
+            return
+        for name in ("ray_address", "resources", "concurrency"):
+            if getattr(self, name) is not None:
+                raise InputError(
+                    f"{name.replace('_', '-')} is for evaluator ray, not {self.evaluator}; give --evaluator ray, or "
+                    "leave it out"
+                )
 
     def _check_screen(self) -> None:
         """Write the screen in one way, so that a study keeps its identity; raise InputError for an impossible one."""

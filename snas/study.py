@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -92,7 +92,8 @@ def run_search(
     )
     checkpoints = Checkpoints(registry.files / study.name)
     task = replace(bench.task, compile=settings.compile == "on")
-    evaluator = evaluators.get(settings.evaluator)(task, checkpoints, slots=settings.slots)
+    make: Callable[..., Evaluator] = evaluators.get(settings.evaluator)
+    evaluator = make(task, checkpoints, slots=settings.slots, **settings.evaluator_options())
     registry.use_environment({**bench.environment, **evaluator.environment})
     _evaluate(evaluator, conductor)
     for trial in conductor.history:

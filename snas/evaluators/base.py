@@ -127,5 +127,11 @@ class EvaluatorFactory(Protocol):
 evaluators: Family[EvaluatorFactory] = Family(
     "evaluator",
     group="snas.evaluators",
-    modules=("snas.evaluators.serial", "snas.evaluators.stacked", "snas.evaluators.processes", "snas.evaluators.auto"),
+    modules=(
+        "snas.evaluators.serial",
+        "snas.evaluators.stacked",
+        "snas.evaluators.processes",
+        "snas.evaluators.ray_tune",
+        "snas.evaluators.auto",
+    ),
 )

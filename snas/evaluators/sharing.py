@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import pickle
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import snas
 from snas.data.split import Arrays, SearchData
 from snas.errors import InputError, SnasError, one_line
 from snas.evaluators.base import Failure
@@ -81,6 +83,11 @@ class Answer:
     report: Report | Failure | None = None
     error: SnasError | None = None
     logged: tuple[tuple[int, str], ...] = ()
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on all machines for a result not to depend on where it is trained."""
+    return {"snas": snas.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def pack(what: Any, name: str) -> bytes:
@@ -193,7 +200,7 @@ def map_examples(descriptor: int, places: Mapping[str, Place]) -> dict[str, Tens
 
 
 def _empty(arrays: Arrays) -> Arrays:
-    return Arrays(*(tensor.new_empty((0, *tensor.shape[1:])) for tensor in (arrays.x, arrays.y)))
+    return Arrays(*(tensor.new_empty((0, *tensor.shape[1:]), device="cpu") for tensor in (arrays.x, arrays.y)))
 
 
 def _findable(name: str) -> bool:

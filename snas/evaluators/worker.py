@@ -57,6 +57,10 @@ class Worker:
         """Learn an architecture, which jobs name by its number."""
         self._spaces[number] = space
 
+    def knows(self, number: int) -> bool:
+        """Whether it has learnt an architecture."""
+        return number in self._spaces
+
     def take(self, space: int, fields: Mapping[str, Any]) -> None:
         """Take a job, given by the number of its architecture and its other fields; forget the one before."""
         self._training, self._epochs = None, iter(())
@@ -116,22 +120,28 @@ def main(connection: Connection, examples: int) -> None:
     found: Answer | None
     while True:
         try:
-            what, *arguments = _unpack(messages.get())
+            what, *arguments = unpack(messages.get())
             if what == "begin":
-                worker = _begin(arguments[0], examples)
+                setup = arguments[0]
+                task = with_examples(setup.task, map_examples(examples, setup.places))
+                worker = begin(setup, task, Checkpoints(setup.folder))
                 found = Answer()
             else:
                 found = getattr(worker, what)(*arguments)
         except SnasError as error:
             found = Answer(error=error)
         except BaseException as error:
-            found = Answer(error=_defect(error))
+            found = Answer(error=defect(error))
         if isinstance(found, Answer):
             connection.send(replace(found, logged=collector.collect()))
 
 
-def _unpack(message: bytes) -> Any:
-    """Read what the parent packed."""
+def unpack(message: bytes) -> Any:
+    """Read what the parent packed.
+
+    Raises:
+        InputError: if a user's code does not work here.
+    """
     try:
         return pickle.loads(message)
     except Exception as error:  # whatever the user's code raises
@@ -141,17 +151,16 @@ def _unpack(message: bytes) -> Any:
         ) from error
 
 
-def _begin(setup: Setup, examples: int) -> Worker:
-    """Make this process what the parent is, as far as training goes."""
+def begin(setup: Setup, task: Task, checkpoints: Checkpoints) -> Worker:
+    """Make this process what the parent is, as far as training goes; `task` is the setup's with its examples."""
     torch.set_num_threads(setup.threads)
     torch.set_default_dtype(setup.dtype)
     log.setLevel(setup.level)
     add_plugins(setup.plugins)
-    task = with_examples(setup.task, map_examples(examples, setup.places))
-    return Worker(task, Checkpoints(setup.folder), parked_bytes=setup.parked_bytes)
+    return Worker(task, checkpoints, parked_bytes=setup.parked_bytes)
 
 
-def _defect(error: BaseException) -> SnasError:
+def defect(error: BaseException) -> SnasError:
     """What cannot be told as the end of one candidate."""
     traceback.print_exception(error)
     return SnasError(

@@ -1,0 +1,1 @@
+"""snas inside other tools."""
