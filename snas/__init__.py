@@ -16,12 +16,14 @@ _PUBLIC = {
     "search": "snas.api",
     "prune": "snas.api",
     "sweep": "snas.sweeps.command",
+    "run_study": "snas.studies.command",
     "train": "snas.api",
     "transfer": "snas.transfers",
     "leaderboard": "snas.api",
     "analyze_signals": "snas.analysis.signals",
     "SearchResult": "snas.results",
     "SweepResult": "snas.sweeps.result",
+    "StudyResult": "snas.studies.result",
     "TransferResult": "snas.transfers",
     "Result": "snas.results",
     "Budget": "snas.budget",
@@ -54,6 +56,7 @@ __all__ = [
     "SearchSpace",
     "SnasError",
     "Strategy",
+    "StudyResult",
     "SweepResult",
     "TransferResult",
     "Trial",
@@ -64,6 +67,7 @@ __all__ = [
     "leaderboard",
     "load_dataset",
     "prune",
+    "run_study",
     "search",
     "spaces",
     "sweep",
@@ -84,6 +88,8 @@ if TYPE_CHECKING:
     from snas.results import Result, SearchResult
     from snas.search_spaces.base import SearchSpace, spaces
     from snas.strategies.base import Strategy
+    from snas.studies.command import run_study
+    from snas.studies.result import StudyResult
     from snas.sweeps.command import sweep
     from snas.sweeps.result import SweepResult
     from snas.transfers import TransferResult, transfer

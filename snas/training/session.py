@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from snas.data.split import Arrays, SearchData
 from snas.errors import DivergedError, InputError
 from snas.kernels.compression import Compression, choose_kernel
+from snas.kernels.sparse_linear import SparseLinear
 from snas.masks import Enforcer, Masks, audit
 from snas.pruning.dynamic.base import Movement
 from snas.pruning.dynamic.mover import Mover
@@ -25,6 +26,7 @@ from snas.pruning.scores import Batch
 from snas.seeds import Stream, derive, seeded
 from snas.training.augment import crop_and_flip
 from snas.training.rule import TrainingRule
+from snas.training.watcher import Watcher
 
 if TYPE_CHECKING:
     from snas.pruning.goal import Goal
@@ -44,6 +46,7 @@ class Epoch:
     validation_loss: float
     validation_accuracy: float
     seconds: float
+    measured: Mapping[str, float] = field(default_factory=dict)  # what a watcher returned
 
 
 class Session:
@@ -65,6 +68,7 @@ class Session:
         movement: Movement | None = None,
         goal: Goal | None = None,
         kernel: str = "dense",
+        watcher: Watcher | None = None,
     ) -> None:
         """Start before the first epoch.
 
@@ -79,6 +83,7 @@ class Session:
             goal: what the movement is to end with.
             kernel: form of linear layers that lack weights: "dense", "sparse" where it is possible, or "auto": the
                 faster one. Results differ by floating-point reordering alone.
+            watcher: looks on, and leaves the training as it is.
 
         Raises:
             InputError: for a movement without a goal, or one that the rule's epochs are too few for; for sparse kernels
@@ -100,6 +105,7 @@ class Session:
         self._kernels = Compression(self.model, masks.layers, self.optimizer, choose)
         self._resting = False  # whether layers have the form for a mask at rest
         self._mover: Mover | None = None
+        self._watcher = watcher
         if movement is None:
             self._kernels.compress(masks)
             self._enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
@@ -135,6 +141,11 @@ class Session:
         return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
 
     @property
+    def compressed(self) -> Mapping[str, SparseLinear]:
+        """Layers of which only kept weights are stored now, by name."""
+        return self._kernels.compressed
+
+    @property
     def still(self) -> bool:
         """Whether the mask stays as it is throughout."""
         return self._mover is None
@@ -166,11 +177,15 @@ class Session:
 
     def take_step(self, index: int, steps: int) -> None:
         """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began."""
+        if self._watcher:
+            self._watcher.on_gradients(self, index, steps)
         if self._mover:
             self._moving_step(self._mover, self.epoch + 1, index, steps)
         else:
             self._set_learning_rate(self.rule.learning_rate_at(self.epoch * steps + index, steps))
             self._step()
+        if self._watcher:
+            self._watcher.on_step(self, index, steps)
 
     def end_epoch(self, steps: int, train_loss: float, train_accuracy: float, *, start: float) -> Epoch:
         """End the epoch that began: audit the masks, and validate.
@@ -198,8 +213,9 @@ class Session:
         if not math.isfinite(validation_loss):
             raise DivergedError(f"validation loss is {validation_loss} at epoch {number}")
         self.epoch = number
+        measured = self._watcher.on_epoch(self, number) if self._watcher else {}
         seconds = perf_counter() - start
-        return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds)
+        return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds, measured)
 
     def evaluate(self, arrays: Arrays) -> tuple[float, float]:
         """Return mean loss and accuracy of the network in evaluation mode."""

@@ -180,6 +180,7 @@ class Training:
             seconds=epoch.seconds,
             mask_checksum=self.mask_checksum,
             signals=self.signals if epoch.number == 1 else {},
+            measured=epoch.measured,
         )
 
     def test(self, arrays: Arrays) -> tuple[float, float]:
