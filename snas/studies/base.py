@@ -122,7 +122,10 @@ class Study(ABC):
 studies: Family[type[Study]] = Family(
     "study",
     group="snas.studies",
-    modules=("snas.studies.smoothness",),
+    modules=(
+        "snas.studies.smoothness",
+        "snas.studies.steps_to_result",
+    ),
 )
 
 

@@ -128,15 +128,7 @@ class Session:
         with self._seeded(self.epoch + 1):
             for index, batch in enumerate(batches):
                 self._choose_form(index, len(batches))
-                x, y = self.examples(batch, generator)
-                with self.precision():
-                    logits = full_precision(self.model(self._prepare(x)))
-                    loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.take_step(index, len(batches))
-                with torch.no_grad():
-                    totals += torch.stack((loss.detach() * len(y), (logits.argmax(1) == y).sum()))
+                totals += self.learn(batch, generator, index, len(batches))
         mean_loss, accuracy = (totals / len(self.data.train.y)).tolist()
         return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
 
@@ -169,6 +161,28 @@ class Session:
             self.masks = self._mover.masks
         self.model.train()
         return batches, generator
+
+    def learn(self, batch: Tensor, generator: torch.Generator, index: int, steps: int) -> Tensor:
+        """Take step `index` of `steps` from a batch's gradients.
+
+        Args:
+            batch: indices of training examples.
+            generator: from `begin_epoch`.
+            index: of the step in its epoch.
+            steps: of the epoch.
+
+        Returns:
+            Loss summed over the batch, and how many were classified correctly before the step; shape (2,).
+        """
+        x, y = self.examples(batch, generator)
+        with self.precision():
+            logits = full_precision(self.model(self._prepare(x)))
+            loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.take_step(index, steps)
+        with torch.no_grad():
+            return torch.stack((loss.detach() * len(y), (logits.argmax(1) == y).sum()))
 
     def examples(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The training examples of a batch, augmented if the rule says so, and their labels."""
