@@ -122,7 +122,7 @@ class Study(ABC):
 studies: Family[type[Study]] = Family(
     "study",
     group="snas.studies",
-    modules=("snas.studies.smoothness",),
+    modules=("snas.studies.sc_sdc", "snas.studies.smoothness"),
 )
 
 

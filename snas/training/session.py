@@ -106,6 +106,7 @@ class Session:
         self._resting = False  # whether layers have the form for a mask at rest
         self._mover: Mover | None = None
         self._watcher = watcher
+        self.whole_gradients = True  # whether masked weights have gradients too
         if movement is None:
             self._kernels.compress(masks)
             self._enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
@@ -175,8 +176,12 @@ class Session:
         x, y = self.data.train.x[batch], self.data.train.y[batch]
         return (crop_and_flip(x, generator=generator) if self.augments else x), y
 
-    def take_step(self, index: int, steps: int) -> None:
-        """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began."""
+    def take_step(self, index: int, steps: int, *, whole: bool = True) -> None:
+        """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began.
+
+        `whole` says whether whoever computed the gradients computed those of masked weights too.
+        """
+        self.whole_gradients = whole and not self._kernels.compressed
         if self._watcher:
             self._watcher.on_gradients(self, index, steps)
         if self._mover:
