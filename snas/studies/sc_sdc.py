@@ -22,7 +22,7 @@ LEVEL = 0.05
 # The best regularization of each optimizer, with which activations are compared in the source (table 3.3c).
 BEST = {name: "DA_L2_SC_BN" if name in ("sgd", "momentum") else "DA_SC_BN" for name in OPTIMIZERS}
 # What a comparison is of; the rest are the pairs: dense width and seed.
-TABLE = ("dataset", "examples", "hidden_layers", "lr", "pruning", "epochs", "batch_size", "init")
+TABLE = ("dataset", "examples", "hidden_layers", "lr", "epochs", "batch_size", "init")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class SameCapacity(Study):
             return {
                 "dataset": ("mnist",), "examples": (10_000,), "hidden_layers": (4,),
                 "dense_width": (10, 30, 50, 70, 90), "optimizer": ("sgd", "momentum"), "regularization": (NONE, "BN"),
-                "activation": ("relu",), "lr": (0.001, 0.1), "epochs": (5,), "batch_size": (128,), **pair,
+                "activation": ("relu",), "lr": (0.01, 0.1), "epochs": (5,), "batch_size": (128,), **pair,
                 "seed": (0, 1, 2),
             }  # fmt: skip
         return {
@@ -116,7 +116,8 @@ class SameCapacity(Study):
                     f"several activations are compared with the best regularization of {optimizer}, "
                     f"{BEST[optimizer]}, which is not among {', '.join(regularizations)}; add it, or give one alone"
                 )
-        return [cell for cell in combinations(grid) if self._wanted(cell, grid, several=several)]
+        cells = [cell for cell in combinations(grid) if self._wanted(cell, grid, several=several)]
+        return [{**cell, "pruning": None} if cell["network"] == "dense" else cell for cell in cells]
 
     def _wanted(self, cell: Cell, grid: Grid, *, several: bool) -> bool:
         length = min(grid["epochs"]) if cell["dataset"] == "fashion-mnist" else max(grid["epochs"])
@@ -163,8 +164,10 @@ def _blocks(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
         named: Mapping[str, Any] = dict(zip(TABLE, key, strict=True))
         data = named["dataset"] + (f", {named['examples']:,} examples" if named["examples"] else "")
         layers = f"{named['hidden_layers']} hidden layer{'s' if named['hidden_layers'] > 1 else ''}"
-        pruned = ", pruned by magnitude half-way" if named["pruning"] == "magnitude" else ""
-        blocks.append((f"{data}: {layers}, lr {named['lr']:g}, {named['epochs']} epochs{pruned}", own))
+        for pruning in (name for name in values(own, "pruning") if name):
+            pruned = ", pruned by magnitude half-way" if pruning == "magnitude" else ""
+            title = f"{data}: {layers}, lr {named['lr']:g}, {named['epochs']} epochs{pruned}"
+            blocks.append((title, [point for point in own if point["pruning"] in (None, pruning)]))
     return blocks
 
 
