@@ -77,11 +77,18 @@ class Study(ABC):
 
     Attributes:
         name: under which it is registered.
+        filed: under which name its cells are filed, where another study measures the same; its own by default.
         version: raised when what is measured means something else, so that older measurements are not taken for it.
     """
 
     name: str = ""
+    filed: str = ""
     version: int = 1
+
+    @property
+    def store(self) -> str:
+        """The name under which its cells are filed."""
+        return self.filed or self.name
 
     @abstractmethod
     def grid(self, scale: Scale) -> Grid:
@@ -122,7 +129,7 @@ class Study(ABC):
 studies: Family[type[Study]] = Family(
     "study",
     group="snas.studies",
-    modules=("snas.studies.sc_sdc", "snas.studies.smoothness"),
+    modules=("snas.studies.gradient_flow", "snas.studies.isometry", "snas.studies.sc_sdc", "snas.studies.smoothness"),
 )
 
 

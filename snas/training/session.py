@@ -107,6 +107,7 @@ class Session:
         self._mover: Mover | None = None
         self._watcher = watcher
         self.whole_gradients = True  # whether masked weights have gradients too
+        self.loss: Tensor | None = None  # of the last batch, where the session computed it itself
         if movement is None:
             self._kernels.compress(masks)
             self._enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
@@ -134,6 +135,7 @@ class Session:
                     logits = full_precision(self.model(self._prepare(x)))
                     loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
                 self.optimizer.zero_grad(set_to_none=True)
+                self.loss = loss.detach()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.take_step(index, len(batches))
                 with torch.no_grad():
