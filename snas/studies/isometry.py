@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 INITS = {"lecun": "VS-L", "glorot": "VS-G", "he": "VS-H", "orthogonal": "LDI", "orthogonal-full": "LDI"}
 PRUNINGS = {"snip": "CS", "random": "Rand", "magnitude": "Mag"}
 ISOMETRIES = {"none": "", "frobenius": "-AI", "spectral": "-AIS"}
-EVERY = 50  # steps that a point of a training curve is the mean of
+POINTS = 40  # of a training curve, each the mean of as many steps
 FEW = 12  # layers whose sparsities a table shows
 
 
@@ -111,9 +111,15 @@ class Isometry(Study):
             "refused": None,
         }
         if cell["epochs"]:
-            watcher = LossWatcher(EVERY)
+            batches = -(-len(bench.task.data.train.y) // cell["batch_size"])
+            watcher = LossWatcher(max(1, cell["epochs"] * batches // POINTS))
             trained = lab.train(bench, method, kept, seed=cell["seed"], sparse=ready, watcher=watcher)
-            result |= {"losses": watcher.losses, "test_accuracy": trained.test_accuracy, **trained.curve}
+            result |= {
+                "losses": watcher.losses,
+                "every": watcher.every,
+                "test_accuracy": trained.test_accuracy,
+                **trained.curve,
+            }
         return result
 
     def tables(self, points: Sequence[Point]) -> list[Table]:
@@ -139,11 +145,16 @@ class Isometry(Study):
 
 
 class LossWatcher(Watcher):
-    """Collects the mean training loss of every so many steps."""
+    """Collects the mean training loss of every so many steps.
+
+    Attributes:
+        losses: in the order of the training.
+        every: how many steps each is the mean of.
+    """
 
     def __init__(self, every: int) -> None:
         self.losses: list[float] = []
-        self._every = every
+        self.every = every
         self._sum, self._steps = 0.0, 0
 
     def on_step(self, session: Session, index: int, steps: int) -> None:
@@ -152,9 +163,9 @@ class LossWatcher(Watcher):
             return
         self._sum += float(session.loss)
         self._steps += 1
-        if self._steps == self._every and math.isfinite(self._sum):
-            self.losses.append(self._sum / self._every)
-        if self._steps == self._every:
+        if self._steps == self.every and math.isfinite(self._sum):
+            self.losses.append(self._sum / self.every)
+        if self._steps == self.every:
             self._sum, self._steps = 0.0, 0
 
 
@@ -326,19 +337,19 @@ def _error(points: Sequence[Point]) -> str:
 
 def _draw_values(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import plain_axes, series_style
+        from snas.report.figures import plain_axes
 
         axes: Any = figure.subplots(1, 3, sharex=True)
         names = {"mean": "mean", "std": "standard deviation", "condition": "condition number"}
         for place, (name, text) in enumerate(names.items()):
-            for number, (series, own) in enumerate(_series(points)):
+            for series, own in _series(points):
                 shown = [one for one in own if one.result.get("pruned") and one.result["pruned"][name] is not None]
                 sparsities = values(shown, "sparsity")
                 means = [
                     fmean(one.result["pruned"][name] for one in shown if one["sparsity"] == sparsity)
                     for sparsity in sparsities
                 ]
-                axes[place].plot([100 * one for one in sparsities], means, label=series, **series_style(number))
+                axes[place].plot([100 * one for one in sparsities], means, label=series, **_style(own[-1].cell))
             plain_axes(axes[place], title=text, x="sparsity %")
             axes[place].set_yscale("log")
         handles, labels = axes[0].get_legend_handles_labels()
@@ -350,21 +361,46 @@ def _draw_values(title: str, points: Sequence[Point]) -> Any:
 
 def _draw_training(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import legend_beside, plain_axes, series_style
+        from snas.report.figures import legend_beside, plain_axes
 
         axes: Any = figure.subplots()
-        found: dict[str, list[list[float]]] = {}
+        found: dict[str, list[Point]] = {}
         for point in points:
             if point.result.get("losses") and point["init"] in ("glorot", "orthogonal"):
-                found.setdefault(label(point.cell), []).append(point.result["losses"])
-        for number, (name, curves) in enumerate(sorted(found.items())):
+                found.setdefault(label(point.cell), []).append(point)
+        for name, own in sorted(found.items()):
+            curves = [point.result["losses"] for point in own]
             length = min(map(len, curves))
             means = [fmean(curve[place] for curve in curves) for place in range(length)]
-            steps = [EVERY * (place + 1) for place in range(length)]
-            axes.plot(steps, means, label=name, markevery=max(1, length // 8), **series_style(number))
+            steps = [own[0].result["every"] * (place + 1) for place in range(length)]
+            axes.plot(steps, means, label=name, markevery=max(1, length // 8), **_style(own[0].cell))
         most = max(values(points, "sparsity"))
         plain_axes(axes, title=f"{title}: training at {100 * most:g} %", x="steps", y="training loss")
         axes.set_yscale("log")
         legend_beside(axes)
 
     return draw
+
+
+def _style(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Colour and marker by how a network was pruned and mended, dashes by its initial weights."""
+    from snas.report.figures import COLOURS, MARKERS
+
+    kinds = [
+        ("snip", "none"),
+        ("random", "none"),
+        ("snip", "frobenius"),
+        ("random", "frobenius"),
+        ("magnitude", "none"),
+    ]
+    key = (cell["pruning"], cell["isometry"])
+    place = 6 if cell["sparsity"] == 0 else kinds.index(key) if key in kinds else 5
+    solid = cell["init"].startswith("orthogonal")
+    return {
+        "color": COLOURS[place],
+        "marker": MARKERS[place],
+        "linestyle": "-" if solid else "--",
+        "markerfacecolor": COLOURS[place] if solid else "white",
+        "markersize": 5,
+        "linewidth": 1.4,
+    }
