@@ -21,6 +21,7 @@ _PUBLIC = {
     "transfer": "snas.transfers",
     "leaderboard": "snas.api",
     "analyze_signals": "snas.analysis.signals",
+    "analyze_gradient_flow": "snas.analysis.gradient_flow",
     "SearchResult": "snas.results",
     "SweepResult": "snas.sweeps.result",
     "StudyResult": "snas.studies.result",
@@ -61,6 +62,7 @@ __all__ = [
     "TransferResult",
     "Trial",
     "__version__",
+    "analyze_gradient_flow",
     "analyze_signals",
     "datasets",
     "from_arrays",
@@ -76,6 +78,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from snas.analysis.gradient_flow import analyze_gradient_flow
     from snas.analysis.signals import analyze_signals
     from snas.api import leaderboard, prune, search, train
     from snas.budget import Budget

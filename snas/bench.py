@@ -135,6 +135,7 @@ def open_bench(
         device=device,
         kernel=settings.kernel,
         threads=settings.threads,
+        record_flow=settings.record_gradient_flow,
     )
     choose_kernel(settings.kernel, device, precision=task.rule.precision, batch_size=task.rule.batch_size)
     return Bench(published, task, settings, {**environment(device), "kernel": settings.kernel})

@@ -86,6 +86,9 @@ class Settings:
     kernel: str = option(
         "auto", "Linear layers that lack weights: dense, sparse (on the CPU); auto: the faster one.", panel=RUN
     )
+    record_gradient_flow: bool = option(
+        False, "Record norms of the gradient at 11 epochs of each training (see analyze gradient-flow).", panel=RUN
+    )
     registry: str | None = option(
         None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN
     )

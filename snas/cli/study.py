@@ -17,6 +17,9 @@ from snas.errors import SnasError
 from snas.settings import StudySettings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from snas.exports.grids import Table
     from snas.studies.result import StudyResult
 
 Output = Annotated[
@@ -61,16 +64,19 @@ def print_study(result: StudyResult) -> None:
     for name, text in result.header.items():
         console.print(Text(f"{name}: {text}", style="dim"), soft_wrap=True)
     for table in result.tables:
-        console.print(Text(f"\n{table.title}", style="bold"), soft_wrap=True)
-        shown = Shown(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        shown.add_column(table.titles[0], overflow="fold")
-        for title in table.titles[1:]:
-            shown.add_column(Text(title), justify="right")
-        for place, row in enumerate(table.rows):
-            cells = enumerate(row)
-            shown.add_row(
-                *(Text(text, style="bold" if (place, column) in table.bold else "") for column, text in cells)
-            )
-        console.print(shown)
-        for note in table.notes:
-            console.print(Text(note, style="dim"), soft_wrap=True)
+        print_table(console, table)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table with its title and notes."""
+    console.print(Text(f"\n{table.title}", style="bold"), soft_wrap=True)
+    shown = Shown(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    shown.add_column(table.titles[0], overflow="fold")
+    for title in table.titles[1:]:
+        shown.add_column(Text(title), justify="right")
+    for place, row in enumerate(table.rows):
+        cells = enumerate(row)
+        shown.add_row(*(Text(text, style="bold" if (place, column) in table.bold else "") for column, text in cells))
+    console.print(shown)
+    for note in table.notes:
+        console.print(Text(note, style="dim"), soft_wrap=True)

@@ -70,8 +70,9 @@ def _train_share(
             outcomes[place] = error
     if begun:
         running = [sessions[place] for place in begun]
-        stack.bind([session.model for session in running], _masks(running))
-        totals = _train(stack, running, orders, stop)
+        masks = _masks(running)
+        stack.bind([session.model for session in running], masks)
+        totals = _train(stack, running, orders, stop, whole=masks is None)
         steps = len(orders[0][0])
         each = (perf_counter() - start) / len(running)
         for place, session, (loss, accuracy) in zip(begun, running, totals, strict=True):
@@ -94,7 +95,12 @@ def _masks(sessions: Sequence[Session]) -> list[Masks] | None:
 
 
 def _train(
-    stack: Stack, sessions: Sequence[Session], orders: Sequence[tuple[list[Tensor], torch.Generator]], stop: Event
+    stack: Stack,
+    sessions: Sequence[Session],
+    orders: Sequence[tuple[list[Tensor], torch.Generator]],
+    stop: Event,
+    *,
+    whole: bool,
 ) -> list[tuple[float, float]]:
     """Train the epoch that the sessions began, unless it is stopped; return each one's mean loss and accuracy."""
     first = sessions[0]
@@ -112,7 +118,7 @@ def _train(
         ).view_as(y)
         stack.backward(losses.mean(0).sum())
         for session in sessions:
-            session.take_step(index, steps)
+            session.take_step(index, steps, whole=whole)
         with torch.no_grad():
             totals += torch.stack((losses.detach().sum(0), (logits.argmax(2) == y).sum(0)))
     return [(loss, accuracy) for loss, accuracy in (totals / len(first.data.train.y)).t().tolist()]

@@ -77,11 +77,18 @@ class Study(ABC):
 
     Attributes:
         name: under which it is registered.
+        filed: under which name its cells are filed, where another study measures the same; its own by default.
         version: raised when what is measured means something else, so that older measurements are not taken for it.
     """
 
     name: str = ""
+    filed: str = ""
     version: int = 1
+
+    @property
+    def store(self) -> str:
+        """The name under which its cells are filed."""
+        return self.filed or self.name
 
     @abstractmethod
     def grid(self, scale: Scale) -> Grid:
@@ -123,8 +130,16 @@ studies: Family[type[Study]] = Family(
     "study",
     group="snas.studies",
     modules=(
+        "snas.studies.connections",
+        "snas.studies.gradient_flow",
+        "snas.studies.isometry",
+        "snas.studies.random_labels",
+        "snas.studies.sc_sdc",
+        "snas.studies.sculpting",
         "snas.studies.smoothness",
+        "snas.studies.snip_sensitivity",
         "snas.studies.steps_to_result",
+        "snas.studies.transfer",
     ),
 )
 

@@ -69,7 +69,7 @@ def run_study(
         require_output(Path(output))
     lab = Lab(data_dir=settings.data_dir, device=settings.device, progress=listener.on_message)
     with Registry(registry_path(settings.registry)) as registry, intraop_threads(1):
-        known = registry.measurements(settings.study)
+        known = registry.measurements(chosen.store)
         done = sum(key_of(chosen, cell, lab) in known for cell in cells)
         listener.on_cells(settings.study, cells=len(cells), done=done)
         if settings.workers > 1 and done < len(cells):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snas.bench import Bench, open_bench
 from snas.data.base import Dataset, load_dataset
-from snas.data.split import SearchData, split_data
+from snas.data.split import Arrays, SearchData, split_data
 from snas.densities import Densities
 from snas.errors import InputError
 from snas.pruning.methods import Method, open_method
@@ -19,7 +19,7 @@ from snas.seeds import Stream, derive
 from snas.settings import Settings
 from snas.training.devices import choose_device
 from snas.training.session import Epoch, Session
-from snas.training.task import network_at_fault
+from snas.training.task import network_at_fault, score_batch
 from snas.training.watcher import Enough, Watcher
 
 MOST_DATA = 2  # data sets whose examples are kept in memory
@@ -83,12 +83,13 @@ class Lab:
             self._datasets[name] = load_dataset(name, data_dir=data_dir, progress=self._progress)
         return self._datasets[name]
 
-    def bench(self, space: str, dataset: str, **settings: Any) -> Bench:
+    def bench(self, space: str, dataset: str, *, examples: int = 0, **settings: Any) -> Bench:
         """A space with data and a training rule.
 
         Args:
             space: name of a space, with its arguments behind it: "mlp:width=32:skip=no", "file.py:factory".
             dataset: name of the data.
+            examples: to train on, a part of the training examples that is the same for all cells; 0: all.
             settings: fields of `snas.settings.Settings`: epochs, lr, optimizer, init ...
 
         Raises:
@@ -103,7 +104,17 @@ class Lab:
             self._splits[dataset] = split_data(published, seed=derive(chosen.seed, Stream.SPLIT), device=self.device)
             if len(self._splits) > MOST_DATA:
                 self._splits.popitem(last=False)
-        return open_bench(chosen, dataset=published, data=self._splits[dataset])
+        bench = open_bench(chosen, dataset=published, data=self._splits[dataset])
+        if not examples:
+            return bench
+        train = bench.task.data.train
+        if not 0 < examples <= len(train.y):
+            raise InputError(
+                f"examples is {examples}; {dataset} has {len(train.y)} to train on: 1 to these, or 0 for all"
+            )
+        part = score_batch(bench.task.data, seed=0, examples=examples)
+        data = replace(bench.task.data, train=Arrays(part.x, part.y))
+        return replace(bench, task=replace(bench.task, data=data))
 
     def prepare(self, bench: Bench, method: str | Method, target: Densities | int, *, seed: int) -> Sparse:
         """A network ready to train: that of seed number `seed` (0, 1 ...) of `snas prune` with the same settings.

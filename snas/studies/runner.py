@@ -31,7 +31,7 @@ def key_of(study: Study, cell: Cell, lab: Lab) -> str:
 
 def read_points(registry: Registry, study: Study, cells: Sequence[Cell], lab: Lab) -> list[Point]:
     """The cells that are measured, in the order of `cells`."""
-    known = registry.measurements(study.name)
+    known = registry.measurements(study.store)
     found = (known.get(key_of(study, cell, lab)) for cell in cells)
     return [Point(one.cell, one.result, one.reason, one.seconds, one.environment) for one in found if one is not None]
 
@@ -53,7 +53,7 @@ def measure_cells(
     waiting = {key_of(study, cell, lab): cell for cell in cells}
     told = patient
     while waiting:
-        known = registry.measurements(study.name)
+        known = registry.measurements(study.store)
         waiting = {key: cell for key, cell in waiting.items() if key not in known}
         busy = {
             key: cell
@@ -70,10 +70,10 @@ def measure_cells(
 
 def _measure(registry: Registry, study: Study, key: str, cell: Cell, lab: Lab, *, listener: Listener) -> bool:
     """Measure one cell and file it; says False where another process has it."""
-    lock = f"cell-{hashlib.sha256(f'{study.name} {key}'.encode()).hexdigest()[:24]}"
+    lock = f"cell-{hashlib.sha256(f'{study.store} {key}'.encode()).hexdigest()[:24]}"
     try:
         with owned(registry, lock):
-            if not registry.has_measurement(study.name, key):
+            if not registry.has_measurement(study.store, key):
                 _measure_now(registry, study, key, cell, lab, listener=listener)
             (registry.files / "locks" / lock).unlink(missing_ok=True)  # who waits for it finds the result
     except BusyError:
@@ -92,7 +92,7 @@ def _measure_now(registry: Registry, study: Study, key: str, cell: Cell, lab: La
     except (RefusedError, FailedError) as error:
         reason = str(error)
     seconds = time.perf_counter() - start
-    registry.add_measurement(study.name, key, cell=cell, result=result, reason=reason, seconds=seconds)
+    registry.add_measurement(study.store, key, cell=cell, result=result, reason=reason, seconds=seconds)
     listener.on_cell_end(study.name, cell, seconds=seconds, reason=reason)
 
 

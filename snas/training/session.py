@@ -106,6 +106,8 @@ class Session:
         self._resting = False  # whether layers have the form for a mask at rest
         self._mover: Mover | None = None
         self._watcher = watcher
+        self.whole_gradients = True  # whether masked weights have gradients too
+        self.loss: Tensor | None = None  # of the last batch, where the session computed it itself
         if movement is None:
             self._kernels.compress(masks)
             self._enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
@@ -179,6 +181,7 @@ class Session:
             logits = full_precision(self.model(self._prepare(x)))
             loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
+        self.loss = loss.detach()
         loss.backward()  # type: ignore[no-untyped-call]
         self.take_step(index, steps)
         with torch.no_grad():
@@ -189,8 +192,12 @@ class Session:
         x, y = self.data.train.x[batch], self.data.train.y[batch]
         return (crop_and_flip(x, generator=generator) if self.augments else x), y
 
-    def take_step(self, index: int, steps: int) -> None:
-        """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began."""
+    def take_step(self, index: int, steps: int, *, whole: bool = True) -> None:
+        """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began.
+
+        `whole` says whether whoever computed the gradients computed those of masked weights too.
+        """
+        self.whole_gradients = whole and not self._kernels.compressed
         if self._watcher:
             self._watcher.on_gradients(self, index, steps)
         if self._mover:

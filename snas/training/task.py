@@ -10,6 +10,7 @@ import torch
 
 from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
+from snas.diagnostics.gradient_flow import FlowWatcher
 from snas.diagnostics.signals import EXAMPLES, measure
 from snas.errors import FailedError, InputError, SnasError, one_line
 from snas.pruning.methods import Method
@@ -27,7 +28,8 @@ from snas.trials import Report
 class Task:
     """All that training a network needs besides its densities and its seed; equal for a whole study.
 
-    `threads` is what the user asked for; None leaves it to whatever trains the networks.
+    `threads` is what the user asked for; None leaves it to whatever trains the networks. With `record_flow` gradient
+    flow is measured along the training (`snas.diagnostics.gradient_flow`).
     """
 
     space: SearchSpace
@@ -38,6 +40,7 @@ class Task:
     device: torch.device
     kernel: str = "dense"
     threads: int | None = None
+    record_flow: bool = False
 
     def of(self, space: SearchSpace) -> Task:
         """The same for another architecture."""
@@ -110,6 +113,7 @@ class Training:
                 movement=method.make_movement(),
                 goal=sparse.goal,
                 kernel=task.kernel,
+                watcher=FlowWatcher() if task.record_flow else None,
             )
         self.epochs = self.session.epochs
         self.filed = 0  # epochs that are known to be in the registry, where the evaluator takes note
