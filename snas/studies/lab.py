@@ -11,6 +11,7 @@ from typing import Any
 from snas.bench import Bench, open_bench
 from snas.data.base import Dataset, load_dataset
 from snas.data.split import Arrays, SearchData, split_data
+from snas.data.views import split_views, view_of
 from snas.densities import Densities
 from snas.errors import InputError
 from snas.pruning.methods import Method, open_method
@@ -73,14 +74,19 @@ class Lab:
         self.heard: Heard = lambda epoch, epochs: None  # what hears of epochs
 
     def dataset(self, name: str) -> Dataset:
-        """The data set called `name`, or in the file.npz of this name.
+        """The data set called `name`, or in the file.npz of this name; with a view behind it (see `snas.data.views`).
 
         Raises:
             InputError: if there is none.
         """
         if name not in self._datasets:
-            data_dir = None if name.lower().endswith(".npz") else self._data_dir
-            self._datasets[name] = load_dataset(name, data_dir=data_dir, progress=self._progress)
+            base, views = split_views(name)
+            if views:
+                whole = self.dataset(":".join((base, *views[:-1])))
+                self._datasets[name] = view_of(whole, views[-1])
+            else:
+                data_dir = None if name.lower().endswith(".npz") else self._data_dir
+                self._datasets[name] = load_dataset(name, data_dir=data_dir, progress=self._progress)
         return self._datasets[name]
 
     def bench(self, space: str, dataset: str, *, examples: int = 0, **settings: Any) -> Bench:
