@@ -19,6 +19,7 @@ from snas.diagnostics.jacobian import jacobian_statistics
 from snas.diagnostics.orthogonality import orthogonality_score
 from snas.errors import InputError, RefusedError
 from snas.exports.grids import Table
+from snas.initialization import require_rule
 from snas.masks import Masks
 from snas.pruning.allocations import kept_from_density
 from snas.pruning.goal import prune_in_rounds
@@ -187,6 +188,8 @@ def _require_possible(grid: Grid) -> None:
         for value in grid[name]:
             if value not in choices:
                 raise InputError(f"{name} is {value!r}; choices: {', '.join(choices)}")
+    for rule in grid["init"]:
+        require_rule(rule)
     for value in grid["sparsity"]:
         if not 0 <= value < 1:
             raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")

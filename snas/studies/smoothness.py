@@ -31,10 +31,10 @@ class Smoothness(Study):
                 "seed": (0, 1)
             }  # fmt: skip
         if scale == "small":
-            data = {"dataset": ("mnist",), "space": ("lenet-300-100",), "examples": (10_000,), "every": (500,)}
+            data = {"dataset": ("mnist",), "space": ("lenet-300-100",), "examples": (5_000,), "every": (300,)}
             return (
                 data
-                | {"sparsity": (0.0, 0.5, 0.7, 0.9, 0.98), "epochs": (5,), "batch_size": (100,), "lr": (0.1,)}
+                | {"sparsity": (0.0, 0.5, 0.7, 0.9, 0.98), "epochs": (3,), "batch_size": (100,), "lr": (0.1,)}
                 | (common | {"seed": (0, 1, 2)})
             )
         data = {"dataset": ("mnist",), "space": ("simple-cnn",), "examples": (0,), "every": (100,)}
