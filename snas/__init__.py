@@ -16,12 +16,15 @@ _PUBLIC = {
     "search": "snas.api",
     "prune": "snas.api",
     "sweep": "snas.sweeps.command",
+    "run_study": "snas.studies.command",
     "train": "snas.api",
     "transfer": "snas.transfers",
     "leaderboard": "snas.api",
     "analyze_signals": "snas.analysis.signals",
+    "analyze_gradient_flow": "snas.analysis.gradient_flow",
     "SearchResult": "snas.results",
     "SweepResult": "snas.sweeps.result",
+    "StudyResult": "snas.studies.result",
     "TransferResult": "snas.transfers",
     "Result": "snas.results",
     "Budget": "snas.budget",
@@ -55,10 +58,12 @@ __all__ = [
     "SearchSpace",
     "SnasError",
     "Strategy",
+    "StudyResult",
     "SweepResult",
     "TransferResult",
     "Trial",
     "__version__",
+    "analyze_gradient_flow",
     "analyze_signals",
     "datasets",
     "from_arrays",
@@ -66,6 +71,7 @@ __all__ = [
     "load_dataset",
     "load_network",
     "prune",
+    "run_study",
     "search",
     "spaces",
     "sweep",
@@ -74,6 +80,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from snas.analysis.gradient_flow import analyze_gradient_flow
     from snas.analysis.signals import analyze_signals
     from snas.api import leaderboard, prune, search, train
     from snas.budget import Budget
@@ -86,6 +93,8 @@ if TYPE_CHECKING:
     from snas.results import Result, SearchResult
     from snas.search_spaces.base import SearchSpace, spaces
     from snas.strategies.base import Strategy
+    from snas.studies.command import run_study
+    from snas.studies.result import StudyResult
     from snas.sweeps.command import sweep
     from snas.sweeps.result import SweepResult
     from snas.transfers import TransferResult, transfer

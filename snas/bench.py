@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from snas.data.base import Dataset, load_dataset
-from snas.data.split import Arrays, held_out, split_data
+from snas.data.split import Arrays, SearchData, held_out, split_data
 from snas.errors import InputError
 from snas.kernels.compression import choose_kernel
 from snas.pruning.methods import Method
@@ -90,6 +90,7 @@ def open_bench(
     space: SearchSpace | None = None,
     dataset: Dataset | None = None,
     representation: str | None = None,
+    data: SearchData | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Bench:
     """Load the data, split them, and open the space.
@@ -99,6 +100,7 @@ def open_bench(
         space: a space made in Python, instead of the settings' name.
         dataset: data given in Python, instead of the settings' name.
         representation: of the space.
+        data: the data set's split with the settings' seed, where it is made already.
         progress: told of downloads, a line at a time.
 
     Raises:
@@ -106,13 +108,13 @@ def open_bench(
     """
     device = choose_device(settings.device)
     set_threads(settings.threads)
-    data = dataset or load_dataset(settings.dataset, data_dir=settings.data_dir, progress=progress)
+    published = dataset or load_dataset(settings.dataset, data_dir=settings.data_dir, progress=progress)
     ends = {"first_layer": settings.first_layer, "last_layer": settings.last_layer}
     if space is None:
         space = open_space(
             settings.space,
-            input_shape=data.input_shape,
-            classes=data.classes,
+            input_shape=published.input_shape,
+            classes=published.classes,
             arguments=settings.space_arg,
             representation=representation,
             **ends,
@@ -120,12 +122,11 @@ def open_bench(
     else:
         if settings.space_arg:
             raise InputError("space_arg is for spaces by name; a SearchSpace object has its arguments already")
-        require_fit(space, data.input_shape, data.classes)
+        require_fit(space, published.input_shape, published.classes)
         space = space.with_options(representation=representation, **ends)
-    split = split_data(data, seed=derive(settings.seed, Stream.SPLIT), device=device)
     task = Task(
         space=space,
-        data=split,
+        data=data or split_data(published, seed=derive(settings.seed, Stream.SPLIT), device=device),
         rule=settings.rule(
             default_lr=space.learning_rate, precision=choose_precision(_wished(settings), device, space.layers)
         ),
@@ -134,9 +135,10 @@ def open_bench(
         device=device,
         kernel=settings.kernel,
         threads=settings.threads,
+        record_flow=settings.record_gradient_flow,
     )
     choose_kernel(settings.kernel, device, precision=task.rule.precision, batch_size=task.rule.batch_size)
-    return Bench(data, task, settings, {**environment(device), "kernel": settings.kernel})
+    return Bench(published, task, settings, {**environment(device), "kernel": settings.kernel})
 
 
 def _wished(settings: Settings) -> PrecisionChoice:

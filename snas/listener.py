@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from snas.registry import Entry
 from snas.trials import Report, Status
 
@@ -41,3 +44,15 @@ class Listener:
 
     def on_run_end(self, entry: Entry, seed: int, *, test_accuracy: float | None, reason: str | None) -> None:
         """Seed number `seed` of a final network is finished, or was refused or failed for `reason`."""
+
+    def on_cells(self, study: str, *, cells: int, done: int) -> None:
+        """A study of `cells` cells starts or goes on; `done` of them are measured already."""
+
+    def on_cell(self, study: str, cell: Mapping[str, Any]) -> None:
+        """A cell is going to be measured."""
+
+    def on_cell_epoch(self, study: str, cell: Mapping[str, Any], *, epoch: int, epochs: int) -> None:
+        """A network of the cell has trained an epoch of `epochs`."""
+
+    def on_cell_end(self, study: str, cell: Mapping[str, Any], *, seconds: float, reason: str | None) -> None:
+        """A cell is measured, or its network was refused or failed for `reason`."""

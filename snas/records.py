@@ -115,6 +115,32 @@ class TrainingRecord:
         return self.reports[-1].validation_accuracy if self.reports else None
 
 
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One cell of a study's grid, measured; `result` is empty where it was refused or failed for `reason`."""
+
+    study: str
+    key: str
+    cell: Mapping[str, Any]
+    result: Mapping[str, Any]
+    reason: str | None
+    seconds: float
+    environment: Mapping[str, Any]
+
+
+def read_measurement(row: sqlite3.Row) -> Measurement:
+    """A row of `measurements` with the content of its environment."""
+    return Measurement(
+        study=row["study"],
+        key=row["key"],
+        cell=json.loads(row["cell"]),
+        result=json.loads(row["result"]),
+        reason=row["reason"],
+        seconds=row["seconds"],
+        environment=json.loads(row["content"] or "{}"),
+    )
+
+
 def dump(value: Any) -> str:
     """Plain values as the registry's JSON."""
     return json.dumps(value, separators=(",", ":"), sort_keys=False, allow_nan=False)

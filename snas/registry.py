@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 from snas.errors import InputError, SnasError
 from snas.records import (
     Entry,
+    Measurement,
     Study,
     TrainingRecord,
     as_trial,
     dump,
     entry_columns,
     read_entry,
+    read_measurement,
     read_study,
     read_training,
     require_columns,
@@ -31,7 +33,7 @@ from snas.records import (
 from snas.registries.database import Database
 from snas.trials import ENDED, Point, Report, Status
 
-__all__ = ["Entry", "Registry", "Study", "TrainingRecord", "as_trial"]
+__all__ = ["Entry", "Measurement", "Registry", "Study", "TrainingRecord", "as_trial"]
 
 T = TypeVar("T")
 _REPORT_COLUMNS = "epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds"
@@ -222,13 +224,14 @@ class Registry(Database):
         """
         values = (report.epoch, report.train_loss, report.train_accuracy, report.validation_loss)
         rest = (report.validation_accuracy, report.seconds)
+        measured = dump(report.measured) if report.measured else None
         with self.together():
             if self._has_ended(training_id):
                 return False
             added = self._db.execute(
-                f"INSERT INTO reports (training_id, {_REPORT_COLUMNS}, recorded, environment_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (training_id, epoch) DO NOTHING",
-                (training_id, *values, *rest, _now(), self._environment),
+                f"INSERT INTO reports (training_id, {_REPORT_COLUMNS}, recorded, environment_id, measured) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (training_id, epoch) DO NOTHING",
+                (training_id, *values, *rest, _now(), self._environment, measured),
             )
             if not added.rowcount:
                 return False
@@ -265,6 +268,40 @@ class Registry(Database):
                 "UPDATE trainings SET status = ?, test_loss = ?, test_accuracy = ? WHERE id = ?",
                 (Status.FINISHED, test_loss, test_accuracy, training_id),
             )
+
+    # What studies measure
+
+    def add_measurement(
+        self,
+        study: str,
+        key: str,
+        *,
+        cell: Mapping[str, Any],
+        result: Mapping[str, Any],
+        reason: str | None,
+        seconds: float,
+    ) -> None:
+        """Store what was measured in a cell of a study's grid. One that is stored already is left as it is."""
+        values = (study, key, dump(cell), dump(result), reason, seconds, self._environment, _now())
+        with self.together():
+            self._db.execute(
+                "INSERT OR IGNORE INTO measurements "
+                "(study, key, cell, result, reason, seconds, environment_id, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+    def has_measurement(self, study: str, key: str) -> bool:
+        """Whether a cell of a study's grid is measured."""
+        return bool(self._query("SELECT 1 FROM measurements WHERE study = ? AND key = ?", study, key))
+
+    def measurements(self, study: str) -> dict[str, Measurement]:
+        """All that was measured for a study, by key, oldest first."""
+        rows = self._query(
+            "SELECT measurements.*, content FROM measurements LEFT JOIN environments "
+            "ON environments.id = environment_id WHERE study = ? ORDER BY measurements.id",
+            study,
+        )
+        return {row["key"]: read_measurement(row) for row in rows}
 
     # Inside
 
@@ -306,7 +343,8 @@ class Registry(Database):
         with self.reading():  # another process may add a training and its first epoch between the two queries
             rows = self._query(f"SELECT * FROM trainings WHERE {owner} = ? ORDER BY number, repeat", owner_id)
             found = self._query(
-                f"SELECT training_id, {_REPORT_COLUMNS} FROM reports JOIN trainings ON trainings.id = training_id "
+                f"SELECT training_id, {_REPORT_COLUMNS}, measured FROM reports "
+                "JOIN trainings ON trainings.id = training_id "
                 f"WHERE {owner} = ? AND (? IS NULL OR recorded < ?) ORDER BY training_id, epoch",
                 *(owner_id, before, before),
             )
@@ -316,6 +354,7 @@ class Registry(Database):
         for row in found:
             training = owners[row["training_id"]]
             values = {name: row[name] for name in _REPORT_COLUMNS.split(", ")}
+            values["measured"] = json.loads(row["measured"] or "{}")
             report = Report(trial=training["number"], mask_checksum=training["mask_checksum"] or "", **values)
             reports[training["id"]].append(report)
         return [self._read(lambda row: read_training(row, reports[row["id"]]), row) for row in rows]

@@ -125,4 +125,20 @@ MIGRATIONS: tuple[str, ...] = (
         outcome TEXT                     -- 'finished', or why it stopped
     );
     """,
+    # What studies measure, a cell of their grids at a time, and what was measured in training beside losses.
+    """
+    CREATE TABLE measurements (
+        id INTEGER PRIMARY KEY,
+        study TEXT NOT NULL,
+        key TEXT NOT NULL,               -- JSON: all that the result depends on, in a fixed order
+        cell TEXT NOT NULL,              -- JSON: the factors of the grid
+        result TEXT NOT NULL,            -- JSON, {} where the network was refused or failed
+        reason TEXT,                     -- why it was
+        seconds REAL NOT NULL,
+        environment_id INTEGER REFERENCES environments (id),
+        created TEXT NOT NULL,
+        UNIQUE (study, key)
+    );
+    ALTER TABLE reports ADD COLUMN measured TEXT;  -- JSON: name -> number, NULL where nothing was
+    """,
 )

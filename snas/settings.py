@@ -61,6 +61,7 @@ class Settings:
     batch_size: int = _rule("batch_size")
     lr: float | None = _rule("lr", shown="the space's own")
     optimizer: OptimizerName = _rule("optimizer")
+    momentum: float = _rule("momentum")
     weight_decay: float = _rule("weight_decay")
     schedule: Schedule = _rule("schedule")
     label_smoothing: float = _rule("label_smoothing")
@@ -90,6 +91,9 @@ class Settings:
         "Keep the weights of the final networks beside the registry; snas weights ID gets them.",
         panel=RUN,
         shown="no",
+    )
+    record_gradient_flow: bool = option(
+        False, "Record norms of the gradient at 11 epochs of each training (see analyze gradient-flow).", panel=RUN
     )
     registry: str | None = option(
         None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN
@@ -430,6 +434,48 @@ class SweepSettings(Settings):
         if self.densities is None:
             return []
         return [read_density(text) for text in split_list("densities", self.densities, example="0.1,0.05,0.02")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What `snas study` can be told. Everything that results depend on is a factor of the study's grid.
+
+    Raises:
+        InputError: for a value outside its range, or contradictory ones.
+    """
+
+    study: str = option("", "Name of the study.", shown="none")
+    scale: str = option("tiny", "Grid: tiny (minutes), small (an hour, MNIST), paper (the source's own).")
+    space: str | None = option(None, "Search space, with arguments: name:key=value.", shown="the scale's own")
+    dataset: str | None = option(None, "Data set: a name or a file.npz.", shown="the scale's own")
+    data_dir: str | None = option(None, "Folder with the data set's files.", shown="a cache folder")
+    epochs: int | None = option(None, "Epochs of a training.", shown="the scale's own", panel=TRAINING)
+    batch_size: int | None = option(None, "Examples per training step.", shown="the scale's own", panel=TRAINING)
+    factor: Mapping[str, Any] = option(
+        dict, "Values of a factor of the grid, name=a,b,c; may be repeated.", shown="the scale's own"
+    )
+    seeds: int | None = option(None, "Seeds of each cell.", shown="the scale's own", panel=RUN)
+    workers: int = option(1, "Cells measured at a time, in a process of one thread each.", panel=RUN)
+    device: str = option("auto", "auto, cpu, cuda or mps.", panel=RUN)
+    registry: str | None = option(
+        None, "Registry file; environment variable SNAS_REGISTRY.", shown="snas.db", panel=RUN
+    )
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require_choice("scale", self.scale, ("tiny", "small", "paper"))
+        require_integer("workers", self.workers, 1, 256)
+
+    def factors(self) -> dict[str, Any]:
+        """Factors that have other values than the scale's, as they were given."""
+        named = {name: getattr(self, name) for name in ("space", "dataset", "epochs", "batch_size", "seeds")}
+        given = {name: value for name, value in named.items() if value is not None}
+        for name, value in self.factor.items():
+            key = name.replace("-", "_")
+            if key in given:
+                raise InputError(f"factor {name!r} is given twice; give it once")
+            given[key] = value
+        return given
 
 
 def read_baselines(text: str) -> list[str]:

@@ -31,6 +31,7 @@ class Report:
     """One epoch of one candidate. Losses are mean cross-entropies, accuracies fractions in [0, 1].
 
     `signals`, where they are asked for, were measured before the training; the first epoch's report has them.
+    `measured` is what was measured in this epoch beside losses.
     """
 
     trial: int
@@ -42,6 +43,7 @@ class Report:
     seconds: float
     mask_checksum: str = ""
     signals: Mapping[str, float] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -130,7 +130,7 @@ def test_a_new_file_has_the_current_format(tmp_path):
         assert registry._db.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
         assert registry._db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
         tables = {row[0] for row in registry._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"studies", "entries", "trainings", "reports", "environments", "workers"}
+    assert tables == {"studies", "entries", "trainings", "reports", "environments", "workers", "measurements"}
 
 
 def make_cited(**values) -> Entry:
@@ -263,6 +263,7 @@ def test_a_file_of_an_earlier_format_is_brought_up_to_date_and_loses_nothing(tmp
     assert [record.traits for record in (*trained, *again)] == [TRAITS[number]] * len((*trained, *again))
     assert {bool(record.signals) for record in trained} == {number >= 3}
     assert {(record.repeat, str(record.traits), str(record.signals)) for record in runs} == {(0, "{}", "{}")}
+    assert {str(report.measured) for record in (*trained, *runs) for report in record.reports} == {"{}"}
     assert [(entry.source, entry.cited_accuracy) for entry in entries if entry.cited] == PUBLISHED[number]
     after = content(path)
     assert before.keys() <= after.keys()

@@ -14,7 +14,10 @@ from snas.cli.options import Format
 from snas.cli.tables import check_format, print_json, results_console
 from snas.settings import registry_path
 
-app = typer.Typer(no_args_is_help=True, help="Learn from what the registry has: which signals tell a good network.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Learn from what the registry has: which signals, and which gradients, tell a good network.",
+)
 
 
 @app.callback()
@@ -55,6 +58,31 @@ def signals(
         console.print(_table(group))
         for note in group.notes:
             console.print(Text(f"note: {note}", style="dim"), soft_wrap=True)
+
+
+@app.command(
+    "gradient-flow",
+    epilog="Networks are recorded with --record-gradient-flow; those of a study: snas study gradient-flow.",
+)
+def gradient_flow(
+    *,
+    space: Annotated[str | None, typer.Option(help="Only this search space.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Norms with and without masked weights.")] = False,
+    registry: Annotated[str | None, typer.Option(help="Registry file; or SNAS_REGISTRY.")] = None,
+    format: Format = "table",
+) -> None:
+    """Correlate gradient flow along training with test loss and accuracy, for sparse and dense networks."""
+    check_format(format)
+    from snas.analysis.gradient_flow import analyze_gradient_flow, correlate_flow, correlation_table
+    from snas.cli.study import print_table
+
+    observations = analyze_gradient_flow(registry, space=space, dataset=dataset)
+    if format == "json":
+        found = [asdict(one) for one in correlate_flow(observations)]
+        print_json({"registry": registry_path(registry), "correlations": found})
+    else:
+        print_table(results_console(), correlation_table(observations, every=every))
 
 
 def _table(group: Any) -> Table:

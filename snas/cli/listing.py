@@ -15,7 +15,7 @@ from snas.cli.tables import check_format, print_json, results_console
 from snas.errors import InputError
 from snas.plugins import Family
 
-WHAT = ("spaces", "strategies", "methods", "datasets", "masks", "allocations", "evaluators")
+WHAT = ("spaces", "strategies", "methods", "datasets", "masks", "allocations", "evaluators", "studies")
 
 
 _METHOD_SETTINGS = (
@@ -30,7 +30,7 @@ def list_plugins(
     *,
     format: Format = "table",
 ) -> None:
-    """List what can be named: spaces, strategies, methods, datasets, masks, allocations or evaluators."""
+    """List what can be named: spaces, strategies, methods, datasets, masks, allocations, evaluators or studies."""
     check_format(format)
     family = _family(what)
     settable = what in ("spaces", "strategies", "methods")
@@ -86,6 +86,10 @@ def _family(what: str) -> Family[Any]:
         from snas.evaluators.base import evaluators
 
         return evaluators
+    if what == "studies":
+        from snas.studies.base import studies
+
+        return studies
     raise InputError(f"cannot list {what!r}; choices: {', '.join(WHAT)}")
 
 

@@ -21,6 +21,7 @@ from snas.cli import (
     registry,
     search,
     show,
+    study,
     sweep,
     train,
     transfer,
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.command("search", epilog="Example: snas search --space lenet-300-100 --dataset mnist --samples 30")(search.search)
 app.command("prune", epilog="Example: snas prune --space resnet32 --method snip --density 0.05")(prune.prune)
 app.command("sweep", epilog="Example: snas sweep --methods dense,snip,erk --densities 0.1,0.05 --seeds 5")(sweep.sweep)
+app.command("study", epilog="Example: snas study smoothness --scale tiny -o results")(study.study)
 app.command("train", epilog="Example: snas train 1 --epochs 50 --final-seeds 5")(train.train)
 app.command("transfer", epilog="Example: snas transfer 1 --dataset fashion-mnist --density 0.05")(transfer.transfer)
 app.add_typer(leaderboard.app, name="leaderboard")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -165,6 +166,37 @@ class Terminal(Listener):
         """Write a line that stays."""
         self._said = time.monotonic()
         self._console.print(text, markup=False, soft_wrap=True)
+
+
+class StudyTerminal(Terminal):
+    """The same for a study, whose length is its number of cells."""
+
+    def on_cells(self, study: str, *, cells: int, done: int) -> None:
+        """Say how much there is to do and start the bar."""
+        self._planned, self._done = cells, done
+        known = f", {done} of them measured already" if done else ""
+        self._say(f"study {study}: {cells} cells{known}")
+
+    def on_cell(self, study: str, cell: Mapping[str, Any]) -> None:
+        """Show what is next."""
+        self._show(_cell_text(cell))
+
+    def on_cell_epoch(self, study: str, cell: Mapping[str, Any], *, epoch: int, epochs: int) -> None:
+        """Show how far it is."""
+        self._show(f"{_cell_text(cell)}, epoch {epoch} of {epochs}")
+
+    def on_cell_end(self, study: str, cell: Mapping[str, Any], *, seconds: float, reason: str | None) -> None:
+        """Move the bar; what has no result is said in a line that stays."""
+        self._done += 1
+        if reason is not None:
+            self._say(f"{_cell_text(cell)}: {reason}")
+        self._show(f"cell {self._done} of {self._planned}")
+
+
+def _cell_text(cell: Mapping[str, Any]) -> str:
+    """A cell's factors on one line, those that are always there left out."""
+    plain = ("dataset", "epochs", "batch_size", "space")
+    return " ".join(f"{name}={value}" for name, value in cell.items() if name not in plain and value is not None)
 
 
 class SweepTerminal(Terminal):

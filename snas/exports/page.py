@@ -23,6 +23,17 @@ from snas.exports.cells import (
 )
 from snas.exports.rows import Group, Row
 
+
+def _shade(percent: int) -> tuple[int, int, int]:
+    """A colour between blue (0), pale (50) and orange (100), as red, green and blue."""
+    ends = ((102, 170, 209), (247, 245, 228), (230, 158, 102))
+    low, high = ends[:2] if percent <= 50 else ends[1:]
+    share = (percent if percent <= 50 else percent - 50) / 50
+    red, green, blue = (round(one + share * (other - one)) for one, other in zip(low, high, strict=True))
+    return red, green, blue
+
+
+SHADES = tuple(map(_shade, range(101)))
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#d9dee4;--page:#fff;--band:#f5f7f9;--bar:#2f6fb3}
 @media (prefers-color-scheme:dark){
@@ -77,7 +88,10 @@ border-bottom:1px solid var(--line)}
 body{max-width:none;padding:0;font-size:9pt}
 table{font-size:7.5pt}th,td{padding:2pt 3pt}tr{break-inside:avoid}h2,h3{break-after:avoid}
 .track,.track span{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
-""" + "".join(f".w{percent}{{width:{percent}%}}" for percent in range(101))
+""" + "".join(
+    f".w{percent}{{width:{percent}%}}.ranking td.s{percent}{{background:rgb({red},{green},{blue});color:#000}}"
+    for percent, (red, green, blue) in enumerate(SHADES)
+)
 
 
 def escape_html(text: str) -> str:

@@ -57,6 +57,20 @@ def snip(model: nn.Module, layers: Sequence[Layer], batch: Batch, *, generator: 
     return products(gradients, model, layers, absolute=True)
 
 
+@scores.register("gradient")
+def gradient(
+    model: nn.Module, layers: Sequence[Layer], batch: Batch, *, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Absolute gradient of the loss by the weight, |dL/dw|: a control for SNIP ([Lee2019] figure 6).
+
+    With SNIP's loss, and without the factor of the weight itself. Scores are in float32 (float64 for a network in
+    that) on the CPU.
+    """
+    with isolated(model, layers, batch, generator=generator) as weights:
+        gradients = total_gradient(model, weights, batch)
+    return {layer.name: _precise(part).abs() for layer, part in zip(layers, gradients, strict=True)}
+
+
 @torch.no_grad()
 def products(factors: list[Tensor], model: nn.Module, layers: Sequence[Layer], *, absolute: bool) -> dict[str, Tensor]:
     """Each weight times its factor, divided by the sum of the absolute values.

@@ -17,9 +17,9 @@ MOST_HIDDEN_LAYERS = 64
 class Cell(nn.Module):
     """One hidden layer: Linear, BatchNorm, activation, dropout."""
 
-    def __init__(self, inputs: int, width: int, activation: str, dropout: float, batch_norm: bool) -> None:
+    def __init__(self, inputs: int, width: int, activation: str, dropout: float, batch_norm: bool, bias: bool) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, width, bias=not batch_norm)
+        self.linear = nn.Linear(inputs, width, bias=bias and not batch_norm)
         self.norm = nn.BatchNorm1d(width) if batch_norm else nn.Identity()
         self.activation = make_activation(activation, width)
         self.dropout = nn.Dropout(dropout)
@@ -65,15 +65,16 @@ class MLP(nn.Module):
         dropout: float,
         batch_norm: bool,
         skip: bool,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         sizes = [inputs] + [width] * hidden_layers
-        cells = [Cell(size, width, activation, dropout, batch_norm) for size in sizes[:-1]]
+        cells = [Cell(size, width, activation, dropout, batch_norm, bias) for size in sizes[:-1]]
         self.blocks = nn.Sequential()
         for i in range(0, hidden_layers, 2):
             joined = skip and sizes[i] == width
             self.blocks.append(Pair(cells[i], cells[i + 1], joined) if i + 1 < hidden_layers else cells[i])
-        self.classifier = nn.Linear(width, classes)
+        self.classifier = nn.Linear(width, classes, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, *any shape) to (batch, classes)."""
@@ -92,12 +93,13 @@ def mlp(
     dropout: float = 0.0,
     batch_norm: bool = True,
     skip: bool = True,
+    bias: bool = True,
 ) -> SearchSpace:
     """Multilayer perceptron of residual cells.
 
     There are `hidden_layers + 1` linear layers: inputs -> width, (hidden_layers - 1) times width -> width, and
     width -> classes. Under representation "block", the two layers of a pair share a density and the classifier has
-    its own. Hidden layers have a bias only without `batch_norm`.
+    its own. Hidden layers have a bias only without `batch_norm`, and none has one without `bias`.
 
     Args:
         input_shape: shape of one example; flattened.
@@ -108,6 +110,7 @@ def mlp(
         dropout: probability that a unit is dropped after an activation, 0 <= dropout < 1.
         batch_norm: whether every hidden layer is normalized.
         skip: whether pairs of hidden layers have an identity around them.
+        bias: whether linear layers have biases; without, all that they have are weights ([Tessera2021] A.1.1).
 
     Raises:
         InputError: for an option outside its range.
@@ -125,7 +128,7 @@ def mlp(
         raise InputError(f"argument 'dropout' of space 'mlp' is {dropout}; expected 0 <= dropout < 1")
     make_activation(activation, 1)
     return SearchSpace.from_model(
-        lambda: MLP(inputs, classes, hidden_layers, units, activation, dropout, batch_norm, skip),
+        lambda: MLP(inputs, classes, hidden_layers, units, activation, dropout, batch_norm, skip, bias),
         input_shape=input_shape,
         name="mlp",
         groups={f"blocks.{i}.*": f"blocks.{i}" for i in range((hidden_layers + 1) // 2)},
@@ -136,6 +139,7 @@ def mlp(
             "dropout": dropout,
             "batch_norm": batch_norm,
             "skip": skip,
+            **({} if bias else {"bias": bias}),  # as it was filed before there was a choice
         },
         nonlinearity=activation,
         learning_rate=0.01,

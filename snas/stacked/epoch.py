@@ -81,8 +81,9 @@ def _train_share(
             outcomes[place] = error
     if begun:
         running = [sessions[place] for place in begun]
-        stack.bind([session.model for session in running], None if width else _masks(running), width=width)
-        totals = _train(stack, running, orders, stop)
+        masks = None if width else _masks(running)
+        stack.bind([session.model for session in running], masks, width=width)
+        totals = _train(stack, running, orders, stop, whole=masks is None)
         steps = len(orders[0][0])
         validations: Sequence[tuple[float, float] | None] = [None] * len(running)
         if all(session.still for session in running):  # else weights may change once more at the end
@@ -110,12 +111,17 @@ def _masks(sessions: Sequence[Session]) -> list[Masks] | None:
 
 
 def _train(
-    stack: Stack, sessions: Sequence[Session], orders: Sequence[tuple[list[Tensor], torch.Generator]], stop: Event
+    stack: Stack,
+    sessions: Sequence[Session],
+    orders: Sequence[tuple[list[Tensor], torch.Generator]],
+    stop: Event,
+    *,
+    whole: bool,
 ) -> list[tuple[float, float]]:
     """Train the epoch that the sessions began, unless it is stopped; return each one's mean loss and accuracy."""
     first = sessions[0]
     stack.train()
-    together = Steps(sessions, clean=stack.clean)
+    together = Steps(sessions, clean=stack.clean, whole=whole)
     steps = len(orders[0][0])
     totals = torch.zeros(2, len(sessions), device=first.device)
     for index in range(steps):

@@ -17,7 +17,9 @@ Schedule = Literal["cosine", "step", "constant"]
 Augmentation = Literal["auto", "on", "off"]
 Precision = Literal["fp32", "bf16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
+MOMENTUM = 0.9  # of rules that do not say it
 OptimizerName = Literal["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"]
+WITH_MOMENTUM = ("sgd", "nesterov")
 
 
 def _field(default: Any, help: str, **metadata: Any) -> Any:
@@ -35,7 +37,8 @@ class TrainingRule:
     epochs: int = _field(16, "Epochs of a full training; candidates may be stopped earlier.")
     batch_size: int = _field(64, "Examples per training step.")
     lr: float = _field(0.1, "Initial learning rate; default: what the space recommends.")
-    optimizer: OptimizerName = _field("sgd", "Optimizer; sgd has momentum 0.9.")
+    optimizer: OptimizerName = _field("sgd", "Optimizer; sgd and nesterov have momentum.")
+    momentum: float = _field(MOMENTUM, "Momentum of sgd and nesterov; 0: plain sgd.")
     weight_decay: float = _field(5e-4, "Weight decay.")
     schedule: Schedule = _field("cosine", "Learning rate over the full training; step divides by 10 at 1/2 and 3/4.")
     label_smoothing: float = _field(0.0, "Label smoothing in [0, 1).")
@@ -49,6 +52,11 @@ class TrainingRule:
         _require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "a number above 0")
         _require(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight-decay", self.weight_decay, ">= 0")
         _require(0 <= self.label_smoothing < 1, "label-smoothing", self.label_smoothing, "0 <= value < 1")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 <= value < 1")
+        own = self.optimizer not in WITH_MOMENTUM and self.momentum != MOMENTUM
+        _require(not own, "momentum", self.momentum, f"none beside optimizer {self.optimizer}; leave it out")
+        plain = self.optimizer == "nesterov" and not self.momentum
+        _require(not plain, "momentum", self.momentum, "a value above 0 for optimizer nesterov; or choose sgd")
         for what, value, choices in (
             ("optimizer", self.optimizer, get_args(OptimizerName)),
             ("schedule", self.schedule, get_args(Schedule)),
@@ -72,7 +80,7 @@ class TrainingRule:
 
     def describe(self) -> str:
         """The rule on one short line."""
-        momentum = " momentum 0.9" if self.optimizer in ("sgd", "nesterov") else ""
+        momentum = f" momentum {self.momentum:g}" if self.optimizer in WITH_MOMENTUM and self.momentum else ""
         parts = [
             f"{self.optimizer} lr {self.lr:g}{momentum} wd {self.weight_decay:g} {self.schedule}",
             f"batch {self.batch_size}, {self.epochs} epochs",
@@ -86,8 +94,12 @@ class TrainingRule:
         return ", ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """The rule as plain values, as the registry stores it."""
-        return asdict(self)
+        """The rule as plain values, as the registry stores it; the usual momentum is left out, as when it could
+        not be set."""
+        values = asdict(self)
+        if self.momentum == MOMENTUM:
+            del values["momentum"]
+        return values
 
 
 def _require(condition: bool, what: str, value: Any, expected: str) -> None:
@@ -103,7 +115,7 @@ def _sgd(nesterov: bool) -> Callable[[Iterable[Parameter], TrainingRule], Optimi
         return SGD(
             parameters,
             lr=rule.lr,
-            momentum=0.9,
+            momentum=rule.momentum,
             weight_decay=rule.weight_decay,
             nesterov=nesterov,
             fused=_fused(parameters),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from snas.data.split import Arrays, SearchData
 from snas.errors import DivergedError, InputError, one_line
 from snas.kernels.compression import Compression, choose_kernel
+from snas.kernels.sparse_linear import SparseLinear
 from snas.masks import Enforcer, Masks, audit
 from snas.pruning.dynamic.base import Movement
 from snas.pruning.dynamic.mover import Mover
@@ -25,6 +26,7 @@ from snas.pruning.scores import Batch
 from snas.seeds import Stream, derive, seeded
 from snas.training.augment import crop_and_flip
 from snas.training.rule import TrainingRule
+from snas.training.watcher import Watcher
 
 if TYPE_CHECKING:
     from snas.pruning.goal import Goal
@@ -44,6 +46,7 @@ class Epoch:
     validation_loss: float
     validation_accuracy: float
     seconds: float
+    measured: Mapping[str, float] = field(default_factory=dict)  # what a watcher returned
 
 
 class Session:
@@ -65,6 +68,7 @@ class Session:
         movement: Movement | None = None,
         goal: Goal | None = None,
         kernel: str = "dense",
+        watcher: Watcher | None = None,
     ) -> None:
         """Start before the first epoch.
 
@@ -79,6 +83,7 @@ class Session:
             goal: what the movement is to end with.
             kernel: form of linear layers that lack weights: "dense", "sparse" where it is possible, or "auto": the
                 faster one. Results differ by floating-point reordering alone.
+            watcher: looks on, and leaves the training as it is.
 
         Raises:
             InputError: for a movement without a goal, or one that the rule's epochs are too few for; for sparse kernels
@@ -100,6 +105,9 @@ class Session:
         self._kernels = Compression(self.model, masks.layers, self.optimizer, choose)
         self._resting = False  # whether layers have the form for a mask at rest
         self._mover: Mover | None = None
+        self._watcher = watcher
+        self.whole_gradients = True  # whether masked weights have gradients too
+        self.loss: Tensor | None = None  # of the last batch, where the session computed it itself
         if movement is None:
             self._kernels.compress(masks)
             self.enforcer = Enforcer(self.model, masks.without(self._kernels.compressed))
@@ -122,22 +130,24 @@ class Session:
         with self._seeded(self.epoch + 1):
             for index, batch in enumerate(batches):
                 self._choose_form(index, len(batches))
-                x, y = self.examples(batch, generator)
-                with self.precision():
-                    logits = full_precision(self.model(self._prepare(x)))
-                    loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
-                self.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.take_step(index, len(batches))
-                with torch.no_grad():
-                    totals += torch.stack((loss.detach() * len(y), (logits.argmax(1) == y).sum()))
+                totals += self.learn(batch, generator, index, len(batches))
         mean_loss, accuracy = (totals / len(self.data.train.y)).tolist()
         return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
+
+    @property
+    def compressed(self) -> Mapping[str, SparseLinear]:
+        """Layers of which only kept weights are stored now, by name."""
+        return self._kernels.compressed
 
     @property
     def still(self) -> bool:
         """Whether the mask stays as it is throughout."""
         return self._mover is None
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks on at every step."""
+        return self._watcher is not None
 
     def begin_epoch(self) -> tuple[list[Tensor], torch.Generator]:
         """Begin the next epoch.
@@ -159,18 +169,49 @@ class Session:
         self.model.train()
         return batches, generator
 
+    def learn(self, batch: Tensor, generator: torch.Generator, index: int, steps: int) -> Tensor:
+        """Take step `index` of `steps` from a batch's gradients.
+
+        Args:
+            batch: indices of training examples.
+            generator: from `begin_epoch`.
+            index: of the step in its epoch.
+            steps: of the epoch.
+
+        Returns:
+            Loss summed over the batch, and how many were classified correctly before the step; shape (2,).
+        """
+        x, y = self.examples(batch, generator)
+        with self.precision():
+            logits = full_precision(self.model(self._prepare(x)))
+            loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss = loss.detach()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.take_step(index, steps)
+        with torch.no_grad():
+            return torch.stack((loss.detach() * len(y), (logits.argmax(1) == y).sum()))
+
     def examples(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The training examples of a batch, augmented if the rule says so, and their labels."""
         x, y = self.data.train.x[batch], self.data.train.y[batch]
         return (crop_and_flip(x, generator=generator) if self.augments else x), y
 
-    def take_step(self, index: int, steps: int) -> None:
-        """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began."""
+    def take_step(self, index: int, steps: int, *, whole: bool = True) -> None:
+        """Change the weights by their gradients, in step `index` (0, 1 ...) of the `steps` of the epoch that began.
+
+        `whole` says whether whoever computed the gradients computed those of masked weights too.
+        """
+        self.whole_gradients = whole and not self._kernels.compressed
+        if self._watcher:
+            self._watcher.on_gradients(self, index, steps)
         if self._mover:
             self._moving_step(self._mover, self.epoch + 1, index, steps)
         else:
             self._set_learning_rate(self.rule.learning_rate_at(self.epoch * steps + index, steps))
             self._step()
+        if self._watcher:
+            self._watcher.on_step(self, index, steps)
 
     def end_epoch(
         self,
@@ -210,8 +251,9 @@ class Session:
         if not math.isfinite(validation_loss):
             raise DivergedError(f"validation loss is {validation_loss} at epoch {number}")
         self.epoch = number
+        measured = self._watcher.on_epoch(self, number) if self._watcher else {}
         seconds = perf_counter() - start
-        return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds)
+        return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds, measured)
 
     def calibration_batches(self) -> list[Tensor]:
         """The training examples, as indices, on which BatchNorm's statistics are measured in the epoch that began."""

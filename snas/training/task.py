@@ -12,6 +12,7 @@ import torch
 
 from snas.data.split import Arrays, SearchData
 from snas.densities import Densities
+from snas.diagnostics.gradient_flow import FlowWatcher
 from snas.diagnostics.signals import EXAMPLES, measure
 from snas.errors import DivergedError, FailedError, InputError, SnasError, one_line
 from snas.pruning.methods import Method
@@ -32,7 +33,8 @@ class Task:
     """All that training a network needs besides its densities and its seed; equal for a whole study.
 
     `threads` is what the user asked for; None leaves it to whatever trains the networks. `compile` is for evaluators
-    that train networks side by side.
+    that train networks side by side. With `record_flow` gradient flow is measured along the training
+    (`snas.diagnostics.gradient_flow`).
     """
 
     space: SearchSpace
@@ -44,6 +46,7 @@ class Task:
     kernel: str = "dense"
     threads: int | None = None
     compile: bool = False
+    record_flow: bool = False
 
     def of(self, space: SearchSpace) -> Task:
         """The same for another architecture."""
@@ -116,6 +119,7 @@ class Training:
                 movement=method.make_movement(),
                 goal=sparse.goal,
                 kernel=task.kernel,
+                watcher=FlowWatcher() if task.record_flow else None,
             )
         self.epochs = self.session.epochs
         self.filed = 0  # epochs that are known to be in the registry, where the evaluator takes note
@@ -196,6 +200,7 @@ class Training:
             seconds=epoch.seconds,
             mask_checksum=self.mask_checksum,
             signals=self.signals if epoch.number == 1 else {},
+            measured=epoch.measured,
         )
 
     def test(self, arrays: Arrays) -> tuple[float, float]:

@@ -17,15 +17,17 @@ class Steps:
     each session's optimizer: the common one shares its state.
     """
 
-    def __init__(self, sessions: Sequence[Session], *, clean: Container[str] = ()) -> None:
+    def __init__(self, sessions: Sequence[Session], *, clean: Container[str] = (), whole: bool = True) -> None:
         """Make ready for one epoch, which all sessions have begun.
 
         Args:
             sessions: of one training rule.
             clean: names of layers that have no gradients but of kept weights.
+            whole: whether masked weights have gradients elsewhere.
         """
-        self._moving = [session for session in sessions if not session.still]
-        self._still = [session for session in sessions if session.still]
+        self._whole = whole
+        self._apart = [session for session in sessions if not session.still or session.watched]
+        self._still = [session for session in sessions if session.still and not session.watched]
         if not self._still:
             return
         rule = self._still[0].rule
@@ -44,8 +46,8 @@ class Steps:
 
     def take(self, index: int, steps: int) -> None:
         """Take step `index` (0, 1 ...) of the `steps` of the epoch."""
-        for session in self._moving:
-            session.take_step(index, steps)
+        for session in self._apart:
+            session.take_step(index, steps, whole=self._whole)
         if not self._still:
             return
         for epoch, group in self._groups:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import snas
+from snas import crew
 from snas.bench import open_bench
 from snas.data.base import Dataset
 from snas.errors import InputError, SnasError
@@ -205,7 +206,7 @@ def test_a_worker_trains_what_it_is_given_and_tells_of_it(monkeypatch):
     workers._work(settings, plan.places, writer)
     writer.close()
     heard = Heard()
-    workers._listen({reader: Worker(0)}, heard)
+    crew.listen({reader: Worker(0)}, heard)
     assert heard.ends == [("random", 0.3, 0), ("random", 0.3, 1)]
     heard = Heard()
     assert accuracies(sweep("random", "0.3", listener=heard)) == expected
@@ -218,7 +219,7 @@ def test_a_worker_tells_of_its_error(monkeypatch):
     workers._work(SweepSettings(methods="random", densities="0.3", dataset="nowhere.npz"), (), writer)
     writer.close()
     with pytest.raises(InputError, match=r"nowhere\.npz"):
-        workers._listen({reader: Worker(0)}, Heard())
+        crew.listen({reader: Worker(0)}, Heard())
 
 
 def test_a_worker_without_a_parent_ends(monkeypatch):
@@ -259,7 +260,7 @@ def listen(*told, exitcode: int = 0, garbage: bytes = b"") -> Heard:
         os.write(writer.fileno(), garbage)
     writer.close()
     heard = Heard()
-    workers._listen({reader: Worker(exitcode)}, heard)
+    crew.listen({reader: Worker(exitcode)}, heard)
     return heard
 
 
@@ -280,7 +281,7 @@ def test_a_worker_that_dies_is_reported(exitcode, garbage, message):
 @pytest.mark.parametrize(("wrong_use", "kind"), [(True, InputError), (False, SnasError)])
 def test_a_workers_error_is_the_sweeps(wrong_use, kind):
     with pytest.raises(SnasError, match="no room") as raised:
-        listen((workers.LAST_WORDS, (wrong_use, "no room"), {}))
+        listen((crew.LAST_WORDS, (wrong_use, "no room"), {}))
     assert type(raised.value) is kind
 
 

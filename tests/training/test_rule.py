@@ -92,3 +92,22 @@ def test_the_default_precision_is_single():
     assert Settings().precision == "fp32"
     with pytest.raises(InputError, match="precision is 'half'"):
         Settings(precision="half")
+
+
+def test_momentum_can_be_set_and_the_usual_one_is_filed_as_before_it_could_be():
+    parameters = [torch.nn.Parameter(torch.ones(2))]
+    assert TrainingRule(momentum=0.0).make_optimizer(parameters).param_groups[0]["momentum"] == 0.0
+    assert (
+        TrainingRule(optimizer="nesterov", momentum=0.5).make_optimizer(parameters).param_groups[0]["momentum"] == 0.5
+    )
+    assert "momentum" not in TrainingRule().as_dict()
+    assert TrainingRule(momentum=0.5).as_dict()["momentum"] == 0.5
+    assert TrainingRule(momentum=0.0).describe().startswith("sgd lr 0.1 wd 0.0005")
+    assert TrainingRule().describe().startswith("sgd lr 0.1 momentum 0.9 wd")
+    for given, message in (
+        ({"momentum": 1.0}, "momentum is 1.0; expected 0 <= value < 1"),
+        ({"momentum": 0.5, "optimizer": "adam"}, "momentum is 0.5; expected none beside optimizer adam"),
+        ({"momentum": 0.0, "optimizer": "nesterov"}, "momentum is 0.0; expected a value above 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            TrainingRule(**given)

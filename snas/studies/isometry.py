@@ -1,0 +1,409 @@
+"""Signal propagation: what pruning does to the Jacobian, and approximate isometry ([Lee2020b] chapter 4).
+
+[Lee2020b] N. Lee, Toward Efficient Deep Learning with Sparse Neural Networks, DPhil thesis, Oxford 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from snas.bench import Bench
+from snas.diagnostics.jacobian import jacobian_statistics
+from snas.diagnostics.orthogonality import orthogonality_score
+from snas.errors import InputError, RefusedError
+from snas.exports.grids import Table
+from snas.initialization import require_rule
+from snas.masks import Masks
+from snas.pruning.allocations import kept_from_density
+from snas.pruning.goal import prune_in_rounds
+from snas.pruning.methods import Method, open_method
+from snas.pruning.prepare import make_goal
+from snas.pruning.scores import scores
+from snas.seeds import Stream, derive
+from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, studies
+from snas.studies.base import values_of as values
+from snas.studies.lab import Lab, seed_of
+from snas.training.session import Session
+from snas.training.task import score_batch
+from snas.training.watcher import Watcher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INITS = {"lecun": "VS-L", "glorot": "VS-G", "he": "VS-H", "orthogonal": "LDI", "orthogonal-full": "LDI"}
+PRUNINGS = {"snip": "CS", "random": "Rand", "magnitude": "Mag"}
+ISOMETRIES = {"none": "", "frobenius": "-AI", "spectral": "-AIS"}
+POINTS = 40  # of a training curve, each the mean of as many steps
+FEW = 12  # layers whose sparsities a table shows
+
+
+@studies.register("isometry")
+class Isometry(Study):
+    """Singular values of the Jacobian, orthogonality and training of pruned networks, with and without isometry."""
+
+    def grid(self, scale: Scale) -> Grid:
+        """Figures 4.2 and table 4.1 are of a perceptron of seven layers on MNIST; table 4.2 is of any space."""
+        common = {"pruning": ("snip", "random"), "isometry": ("none", "frobenius")}
+        rule = {"lr": (0.1,), "momentum": (0.9,), "batch_size": (100,)}
+        if scale == "tiny":
+            return {
+                "dataset": ("digits",), "space": ("mlp-tanh",), "init": ("glorot", "orthogonal", "normal:1"), **common,
+                "sparsity": (0.0, 0.5, 0.9), "epochs": (5,), **rule, "examples": (200,), "seed": (0, 1),
+            }  # fmt: skip
+        gaussians = ("normal:0.01", "normal:0.0316228", "normal:0.1", "normal:0.316228", "normal:1", "normal:3.16228")
+        inits = ("lecun", "glorot", "he", "orthogonal", *gaussians)
+        if scale == "small":
+            return {
+                "dataset": ("mnist",), "space": ("mlp-tanh",), "init": inits, **common,
+                "sparsity": (0.0, 0.3, 0.5, 0.7, 0.8, 0.9), "epochs": (3,), **rule, "examples": (1000,),
+                "seed": (0, 1, 2),
+            }  # fmt: skip
+        return {
+            "dataset": ("mnist",), "space": ("mlp-linear", "mlp-tanh"), "init": inits, "pruning": tuple(PRUNINGS),
+            "isometry": ("none", "frobenius"), "sparsity": tuple(round(0.1 * tenth, 1) for tenth in range(10)),
+            "epochs": (185,), **rule, "examples": (0,), "seed": tuple(range(10)),
+        }  # fmt: skip
+
+    def cells(self, grid: Grid) -> list[Cell]:
+        """VS-G and LDI at all sparsities; other initial weights at the largest one, after SNIP, without isometry. What
+        is trained are the networks of the largest sparsity, and dense ones; the others are measured alone."""
+        _require_possible(grid)
+        most = max(grid["sparsity"])
+        cells = []
+        for cell in combinations(grid):
+            if cell["sparsity"] == 0:
+                cell = {**cell, "pruning": None, "isometry": "none"}
+            everywhere = cell["init"] in ("glorot", "orthogonal") or len(grid["init"]) == 1
+            plain = cell["sparsity"] == most and cell["pruning"] in (None, "snip") and cell["isometry"] == "none"
+            if everywhere or plain:
+                cells.append(cell if cell["sparsity"] in (0, most) else {**cell, "epochs": 0})
+        return cells
+
+    def measure(self, cell: Cell, lab: Lab) -> Result:
+        """The Jacobian of the dense and of the pruned network, what is left of each layer, and the training."""
+        rule = {name: cell[name] for name in ("lr", "momentum", "batch_size")} | {"epochs": max(1, cell["epochs"])}
+        bench = lab.bench(cell["space"], cell["dataset"], init=cell["init"], kernel="dense", weight_decay=5e-4, **rule)
+        total = bench.space.total_weights
+        x = score_batch(bench.task.data, seed=0, examples=cell["examples"]).x
+        dense = replace(open_method("dense"), nonlinearity=_gain_of(cell))
+        start = lab.prepare(bench, dense, total, seed=cell["seed"])
+        before = _statistics(start.model, x)
+        if cell["sparsity"] == 0:
+            method, kept, ready = dense, total, start
+        else:
+            method, kept = _method(cell), kept_from_density(1 - cell["sparsity"], total)
+            try:
+                ready = lab.prepare(bench, method, kept, seed=cell["seed"])
+            except RefusedError as error:
+                masks = _masks(bench, start.model, method, kept, seed=seed_of(cell["seed"]))
+                return {"dense": before, "layers": _sparsities(masks), "refused": str(error)}
+        result = {
+            "dense": before,
+            "pruned": _statistics(ready.model, x),
+            "orthogonality": orthogonality_score(ready.model, ready.masks),
+            "layers": _sparsities(ready.masks),
+            "refused": None,
+        }
+        if cell["epochs"]:
+            batches = -(-len(bench.task.data.train.y) // cell["batch_size"])
+            watcher = LossWatcher(max(1, cell["epochs"] * batches // POINTS))
+            trained = lab.train(bench, method, kept, seed=cell["seed"], sparse=ready, watcher=watcher)
+            result |= {
+                "losses": watcher.losses,
+                "every": watcher.every,
+                "test_accuracy": trained.test_accuracy,
+                **trained.curve,
+            }
+        return result
+
+    def tables(self, points: Sequence[Point]) -> list[Table]:
+        """As tables 4.1 and 4.2, and the mean singular value at every sparsity."""
+        found = measured(points)
+        tables = []
+        for dataset, space in dict.fromkeys((point["dataset"], point["space"]) for point in found):
+            own = measured(found, dataset=dataset, space=space)
+            tables += [_jacobians(f"{space} on {dataset}", own), _by_sparsity(f"{space} on {dataset}", own)]
+        return [*tables, _orthogonality(found)] if found else []
+
+    def pictures(self, points: Sequence[Point]) -> list[Picture]:
+        """As figure 4.2: singular values by sparsity, and training at the largest."""
+        pictures = []
+        found = measured(points)
+        for number, (dataset, space) in enumerate(dict.fromkeys((one["dataset"], one["space"]) for one in found)):
+            own = measured(found, dataset=dataset, space=space)
+            title = f"{space} on {dataset}"
+            pictures.append(Picture(f"singular-values-{number + 1}", _draw_values(title, own), (9.4, 3.8)))
+            if any(point.result.get("losses") for point in own):
+                pictures.append(Picture(f"training-{number + 1}", _draw_training(title, own), (7.2, 4.0)))
+        return pictures
+
+
+class LossWatcher(Watcher):
+    """Collects the mean training loss of every so many steps.
+
+    Attributes:
+        losses: in the order of the training.
+        every: how many steps each is the mean of.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.losses: list[float] = []
+        self.every = every
+        self._sum, self._steps = 0.0, 0
+
+    def on_step(self, session: Session, index: int, steps: int) -> None:
+        """Add the step's loss."""
+        if session.loss is None:
+            return
+        self._sum += float(session.loss)
+        self._steps += 1
+        if self._steps == self.every and math.isfinite(self._sum):
+            self.losses.append(self._sum / self.every)
+        if self._steps == self.every:
+            self._sum, self._steps = 0.0, 0
+
+
+def label(cell: Mapping[str, Any]) -> str:
+    """A cell's network as the source names them: "LDI-CS-AI", "VS-G-Dense".
+
+    Example:
+        >>> label({"init": "orthogonal", "pruning": "snip", "isometry": "frobenius", "sparsity": 0.9})
+        'LDI-CS-AI'
+    """
+    init = INITS.get(cell["init"], f"SG {cell['init'].partition(':')[2]}")
+    if cell["sparsity"] == 0:
+        return f"{init}-Dense"
+    return f"{init}-{PRUNINGS[cell['pruning']]}{ISOMETRIES[cell['isometry']]}"
+
+
+def _require_possible(grid: Grid) -> None:
+    for name, choices in (("pruning", PRUNINGS), ("isometry", ISOMETRIES)):
+        for value in grid[name]:
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}; choices: {', '.join(choices)}")
+    for rule in grid["init"]:
+        require_rule(rule)
+    for value in grid["sparsity"]:
+        if not 0 <= value < 1:
+            raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")
+    if tuple(grid["sparsity"]) == (0,):
+        raise InputError("sparsity is 0 alone, and nothing would be pruned; add one above 0")
+
+
+def _gain_of(cell: Cell) -> str | None:
+    """Orthogonal weights have singular values of 1 whatever the nonlinearity, as published."""
+    return "linear" if cell["init"].startswith("orthogonal") or cell["isometry"] != "none" else None
+
+
+def _method(cell: Cell) -> Method:
+    base = replace(open_method(cell["pruning"]), examples=0, allocation="global", rescale=False)
+    return replace(base, isometry=cell["isometry"], nonlinearity=_gain_of(cell))
+
+
+def _masks(bench: Bench, model: nn.Module, method: Method, kept: int, *, seed: int) -> Masks:
+    """The masks that `prepare` refused: they leave no way through the network."""
+    score, choice = (torch.Generator().manual_seed(derive(seed, stream)) for stream in (Stream.SCORE, Stream.MASK))
+    goal = make_goal(bench.space, method, kept)
+    batch = score_batch(bench.task.data, examples=method.examples, seed=seed)
+    return prune_in_rounds(
+        model,
+        scores.get(method.score),
+        goal,
+        batch,
+        iterations=1,
+        revive=False,
+        guarded=False,
+        scoring=score,
+        choosing=choice,
+    )
+
+
+def _sparsities(masks: Masks) -> list[float]:
+    return [1 - kept / layer.total for kept, layer in zip(masks.kept.kept, masks.layers, strict=True)]
+
+
+def _statistics(model: nn.Module, x: torch.Tensor) -> dict[str, float | None]:
+    """Singular values; a condition number that is infinite or not defined is None."""
+    found = jacobian_statistics(model, x)
+    condition = found.condition if math.isfinite(found.condition) else None
+    spread = {"mean": found.mean, "std": found.std, "largest": found.largest, "smallest": found.smallest}
+    return {**spread, "condition": condition}
+
+
+def _jacobians(title: str, points: Sequence[Point]) -> Table:
+    """Table 4.1: the dense network's Jacobian, and what SNIP makes of the network."""
+    most = max(values(points, "sparsity"))
+    own = measured(points, sparsity=most, isometry="none", pruning="snip")
+    layers = len(own[0].result["layers"]) if own else 0
+    shown = layers if layers <= FEW else 0
+    rows = []
+    for init in values(own, "init"):
+        group = measured(own, init=init)
+        jacobian = [
+            _mean([point.result["dense"][name] for point in group], ".2e") for name in ("mean", "std", "condition")
+        ]
+        each = [f"{fmean(point.result['layers'][layer] for point in group):.2f}" for layer in range(shown)]
+        refused = sum(bool(point.result["refused"]) for point in group)
+        error = _error(group) + (f" ({refused} refused)" if refused else "")
+        rows.append([INITS.get(init, f"SG, std {init.partition(':')[2]}"), *jacobian, *each, error])
+    titles = [
+        "initial weights",
+        "mean",
+        "std",
+        "condition",
+        *(f"layer {place + 1}" for place in range(shown)),
+        "error %",
+    ]
+    notes = [
+        f"singular values of the dense network; sparsity of each layer after SNIP at {100 * most:g} %; test error",
+        "condition: largest over smallest of all examples; inf where one is 0; refused: no way through is left",
+    ]
+    return Table(f"{title}: Jacobian and pruning by initial weights", titles, rows, notes)
+
+
+def _by_sparsity(title: str, points: Sequence[Point]) -> Table:
+    sparsities = values(points, "sparsity")
+    rows = []
+    for name, own in _series(points):
+        cells = []
+        for sparsity in sparsities:
+            group = [one for one in own if one["sparsity"] == sparsity and one.result.get("pruned")]
+            cells.append(_mean([point.result["pruned"]["mean"] for point in group], ".3g"))
+        rows.append([name, *cells])
+    titles = ["network", *(f"{100 * sparsity:g} %" for sparsity in sparsities)]
+    return Table(f"{title}: mean singular value by sparsity", titles, rows, ["means over examples and seeds"])
+
+
+def _orthogonality(points: Sequence[Point]) -> Table:
+    """Table 4.2: orthogonality score and error after SNIP at the largest sparsity, a pair of columns for each space."""
+    spaces = list(dict.fromkeys((point["dataset"], point["space"]) for point in points))
+    most = max(values(points, "sparsity"))
+    pruned = measured(points, sparsity=most, pruning="snip")
+    kinds = dict.fromkeys((point["init"], point["isometry"]) for point in pruned if point["init"] in INITS)
+    rows: list[list[str]] = []
+    errors: dict[tuple[int, int], float] = {}
+    for init, isometry in kinds:
+        cells = [INITS[init] + ISOMETRIES[isometry]]
+        for place, (dataset, space) in enumerate(spaces):
+            group = measured(pruned, dataset=dataset, space=space, init=init, isometry=isometry)
+            cells += [_mean([point.result.get("orthogonality") for point in group], ".2f"), _error(group)]
+            found = [1 - point.result["test_accuracy"] for point in group if point.result.get("test_accuracy")]
+            if found:
+                errors[len(rows), 2 * place + 2] = fmean(found)
+        rows.append(cells)
+    bold = set()
+    for column in {column for _, column in errors}:
+        best = min(error for (_, other), error in errors.items() if other == column)
+        bold |= {place for place, error in errors.items() if place[1] == column and error == best}
+    titles = [
+        "initial weights",
+        *(text for dataset, space in spaces for text in (f"{space}, {dataset}: OS", "error %")),
+    ]
+    notes = [f"after SNIP at {100 * most:g} %; OS: orthogonality score, 0 for orthogonal layers; bold: least error"]
+    return Table("Orthogonality and error", titles, rows, notes, {}, frozenset(bold))
+
+
+def _series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+    """Networks that were measured at several sparsities: label -> points, the dense one at the beginning of each."""
+    found: dict[str, list[Point]] = {}
+    for point in points:
+        if point["sparsity"] > 0:
+            found.setdefault(label(point.cell), []).append(point)
+    several = {name: own for name, own in found.items() if len(values(own, "sparsity")) > 1}
+    return [
+        (name, [one for one in points if one["sparsity"] == 0 and one["init"] == own[0]["init"]] + own)
+        for name, own in several.items()
+    ]
+
+
+def _mean(numbers: Sequence[float | None], form: str) -> str:
+    """The mean; "inf" where one is None, which stands for it."""
+    if not numbers:
+        return "-"
+    known = [number for number in numbers if number is not None]
+    return "inf" if len(known) < len(numbers) else format(fmean(known), form)
+
+
+def _error(points: Sequence[Point]) -> str:
+    errors = [100 * (1 - one.result["test_accuracy"]) for one in points if one.result.get("test_accuracy") is not None]
+    if not errors:
+        return "-"
+    return f"{fmean(errors):.2f}" + (f" ± {stdev(errors):.2f}" if len(errors) > 1 else "")
+
+
+def _draw_values(title: str, points: Sequence[Point]) -> Any:
+    def draw(figure: Figure) -> None:
+        from snas.report.figures import plain_axes
+
+        axes: Any = figure.subplots(1, 3, sharex=True)
+        names = {"mean": "mean", "std": "standard deviation", "condition": "condition number"}
+        for place, (name, text) in enumerate(names.items()):
+            for series, own in _series(points):
+                shown = [one for one in own if one.result.get("pruned") and one.result["pruned"][name] is not None]
+                sparsities = values(shown, "sparsity")
+                means = [
+                    fmean(one.result["pruned"][name] for one in shown if one["sparsity"] == sparsity)
+                    for sparsity in sparsities
+                ]
+                axes[place].plot([100 * one for one in sparsities], means, label=series, **_style(own[-1].cell))
+            plain_axes(axes[place], title=text, x="sparsity %")
+            axes[place].set_yscale("log")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+        figure.suptitle(f"{title}: singular values of the Jacobian", fontsize=10, x=0.01, ha="left")
+
+    return draw
+
+
+def _draw_training(title: str, points: Sequence[Point]) -> Any:
+    def draw(figure: Figure) -> None:
+        from snas.report.figures import legend_beside, plain_axes
+
+        axes: Any = figure.subplots()
+        found: dict[str, list[Point]] = {}
+        for point in points:
+            if point.result.get("losses") and point["init"] in ("glorot", "orthogonal"):
+                found.setdefault(label(point.cell), []).append(point)
+        for name, own in sorted(found.items()):
+            curves = [point.result["losses"] for point in own]
+            length = min(map(len, curves))
+            means = [fmean(curve[place] for curve in curves) for place in range(length)]
+            steps = [own[0].result["every"] * (place + 1) for place in range(length)]
+            axes.plot(steps, means, label=name, markevery=max(1, length // 8), **_style(own[0].cell))
+        most = max(values(points, "sparsity"))
+        plain_axes(axes, title=f"{title}: training at {100 * most:g} %", x="steps", y="training loss")
+        axes.set_yscale("log")
+        legend_beside(axes)
+
+    return draw
+
+
+def _style(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Colour and marker by how a network was pruned and mended, dashes by its initial weights."""
+    from snas.report.figures import COLOURS, MARKERS
+
+    kinds = [
+        ("snip", "none"),
+        ("random", "none"),
+        ("snip", "frobenius"),
+        ("random", "frobenius"),
+        ("magnitude", "none"),
+    ]
+    key = (cell["pruning"], cell["isometry"])
+    place = 6 if cell["sparsity"] == 0 else kinds.index(key) if key in kinds else 5
+    solid = cell["init"].startswith("orthogonal")
+    return {
+        "color": COLOURS[place],
+        "marker": MARKERS[place],
+        "linestyle": "-" if solid else "--",
+        "markerfacecolor": COLOURS[place] if solid else "white",
+        "markersize": 5,
+        "linewidth": 1.4,
+    }

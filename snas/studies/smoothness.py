@@ -1,0 +1,113 @@
+"""Local Lipschitz constants of the gradient along training at several sparsities ([Lee2020b] eq. 5.16, figure 5.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from snas.diagnostics.smoothness import DELTA, SmoothnessWatcher
+from snas.errors import InputError, SnasError
+from snas.exports.grids import Table
+from snas.pruning.allocations import kept_from_density
+from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, measured, studies, values_of
+from snas.studies.lab import Lab
+from snas.training.task import score_batch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@studies.register("smoothness")
+class Smoothness(Study):
+    """Local Lipschitz constant of the gradient along training: is it larger the sparser the network?"""
+
+    def grid(self, scale: Scale) -> Grid:
+        """Simple-CNN with 0, 50, 70 and 90 % of its weights removed by SNIP, as in the source's figure 5.5."""
+        common = {"method": ("snip",), "optimizer": ("sgd",), "momentum": (0.0,), "schedule": ("constant",)}
+        if scale == "tiny":
+            data = {"dataset": ("digits",), "space": ("lenet-300-100",), "examples": (0,), "every": (20,)}
+            return data | {"sparsity": (0.0, 0.5, 0.9), "epochs": (10,), "batch_size": (64,), "lr": (0.1,)} | common | {
+                "seed": (0, 1)
+            }  # fmt: skip
+        if scale == "small":
+            data = {"dataset": ("mnist",), "space": ("lenet-300-100",), "examples": (5_000,), "every": (300,)}
+            return (
+                data
+                | {"sparsity": (0.0, 0.5, 0.7, 0.9, 0.98), "epochs": (3,), "batch_size": (100,), "lr": (0.1,)}
+                | (common | {"seed": (0, 1, 2)})
+            )
+        data = {"dataset": ("mnist",), "space": ("simple-cnn",), "examples": (0,), "every": (100,)}
+        return (
+            data
+            | {"sparsity": (0.0, 0.5, 0.7, 0.9), "epochs": (74,), "batch_size": (100,), "lr": (0.1,)}
+            | (common | {"seed": (0, 1, 2)})
+        )
+
+    def cells(self, grid: Grid) -> list[Cell]:
+        """All combinations."""
+        for value in grid["sparsity"]:
+            if not 0 <= value < 1:
+                raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")
+        return super().cells(grid)
+
+    def measure(self, cell: Cell, lab: Lab) -> Result:
+        """The constants along one training."""
+        rule = {name: cell[name] for name in ("epochs", "batch_size", "lr", "optimizer", "momentum", "schedule")}
+        bench = lab.bench(cell["space"], cell["dataset"], weight_decay=0.0, kernel="dense", **rule)
+        batch = score_batch(bench.task.data, seed=0, examples=cell["examples"])
+        watcher = SmoothnessWatcher(batch, every=cell["every"])
+        kept = kept_from_density(1 - cell["sparsity"], bench.space.total_weights)
+        method = "dense" if cell["sparsity"] == 0 else cell["method"]
+        trained = lab.train(bench, method, kept, seed=cell["seed"], watcher=watcher)
+        if not watcher.found:
+            raise SnasError("no step was measured")
+        return {
+            "steps": [step for step, _ in watcher.found],
+            "constants": [constant for _, constant in watcher.found],
+            "mean": fmean(constant for _, constant in watcher.found),
+            "examples": len(batch.y),
+            **trained.curve,
+            "test_accuracy": trained.test_accuracy,
+        }
+
+    def tables(self, points: Sequence[Point]) -> list[Table]:
+        """Mean constant over the training, and what the networks reach, at each sparsity."""
+        rows = []
+        for sparsity in values_of(points, "sparsity"):
+            own = measured(points, sparsity=sparsity)
+            if own:
+                cells = [f"{100 * sparsity:g} %", _mean(own, "mean")]
+                rows.append([*cells, _mean(own, "test_accuracy", 100), str(len(own))])
+        titles = ["sparsity", "mean local constant", "test accuracy %", "seeds"]
+        notes = [f"eq. 5.16 with delta {DELTA}; means over training and seeds"]
+        return [Table("Lipschitz constant of the gradient along training", titles, rows, notes)]
+
+    def pictures(self, points: Sequence[Point]) -> list[Picture]:
+        """The constant along training, a curve for each sparsity, as figure 5.5."""
+        found = measured(points)
+        return [Picture("constants", lambda figure: _draw(figure, found))] if found else []
+
+
+def _mean(points: Sequence[Point], name: str, factor: float = 1.0) -> str:
+    values = [factor * point.result[name] for point in points if point.result.get(name) is not None]
+    if not values:
+        return "-"
+    spread = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
+    return f"{fmean(values):.4g}{spread}"
+
+
+def _draw(figure: Figure, points: Sequence[Point]) -> None:
+    from snas.report.figures import legend_beside, plain_axes, series_style
+
+    axes: Any = figure.subplots()
+    for number, sparsity in enumerate(values_of(points, "sparsity")):
+        own = measured(points, sparsity=sparsity)
+        steps = own[0].result["steps"]
+        curves = [point.result["constants"] for point in own if point.result["steps"] == steps]
+        means = [fmean(values) for values in zip(*curves, strict=True)]
+        axes.plot(steps, means, label=f"{100 * sparsity:g} %", **series_style(number))
+    first = points[0]
+    plain_axes(axes, title=f"{first['space']} on {first['dataset']}", x="training steps", y="local Lipschitz constant")
+    axes.set_yscale("log")
+    legend_beside(axes, title="sparsity")

@@ -1,0 +1,308 @@
+"""Steps to a goal error against batch size and sparsity, with tuned metaparameters ([Lee2020b] chapter 5).
+
+After [Shallue2019] C. Shallue et al.: Measuring the effects of data parallelism on neural network training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from snas.errors import InputError
+from snas.exports.grids import Table
+from snas.pruning.allocations import kept_from_density
+from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, studies
+from snas.studies.lab import Lab, seed_of
+from snas.studies.metaparameters import Range, read_range, sobol_trials
+from snas.studies.racing import race
+from snas.studies.steps_curves import Curve, curves_of
+from snas.studies.steps_figures import draw_curves, draw_trials
+from snas.training.stepwise import Goal, StepRule, StepSession
+from snas.training.task import network_at_fault
+
+OWN = "own"
+SOURCE = {  # data set -> space, schedule, goal of the source
+    "mnist": ("simple-cnn", "constant", "0.02"),
+    "fashion-mnist": ("simple-cnn", "constant", "0.12"),
+    "cifar10": ("resnet20:blocks=1", "linear", "0.4"),
+}
+OPTIMIZERS = {"sgd": "sgd", "momentum": "sgd", "nesterov": "nesterov"}
+SCHEDULES = ("constant", "linear")
+
+
+@studies.register("steps-to-result")
+class StepsToResult(Study):
+    """Steps to a goal error against batch size: where does a larger batch stop to help, dense and sparse?"""
+
+    def grid(self, scale: Scale) -> Grid:
+        """The source's workloads with batch sizes 2 to 16,384, or LeNet-300-100 on digits or MNIST."""
+        ranges = {"lr": ("0.003..0.3",), "momentum": ("0..0.97",)}
+        decay = {"decay_factor": ("0.001..0.1",), "decay_steps": ("0.25..1",)}
+        if scale == "paper":
+            return {
+                "dataset": tuple(SOURCE),
+                "space": (OWN,),
+                "optimizer": tuple(OPTIMIZERS),
+                "schedule": (OWN,),
+                "goal": (OWN,),
+                "batch_size": tuple(2**power for power in range(1, 15)),
+                "sparsity": (0.0, 0.5, 0.7, 0.9),
+                "lr": ("0.0001..1",),
+                "momentum": ("0..0.999",),
+                **decay,
+                "trials": (1,),
+                "block": tuple(range(100)),
+                "cap": (0.0,),  # 0: none
+                "every": (16,),
+                "budget": (40_000,),
+                "passes": (0.0,),  # 0: any number
+                "seed": (0,),
+            }
+        tiny = scale == "tiny"
+        return {
+            "dataset": ("digits" if tiny else "mnist",),
+            "space": ("lenet-300-100",),
+            "optimizer": ("momentum",),
+            "schedule": ("constant",),
+            "goal": ("0.05",),
+            "batch_size": (4, 16, 64, 256, 1024) if tiny else tuple(2**power for power in range(4, 12)),
+            "sparsity": (0.0, 0.9),
+            **ranges,
+            **decay,
+            "trials": (8 if tiny else 16,),
+            "block": (0,),
+            "cap": (1.5,),
+            "every": (4 if tiny else 16,),
+            "budget": (2000 if tiny else 15_000,),
+            "passes": (400.0 if tiny else 60.0,),
+            "seed": (0,),
+        }
+
+    def cells(self, grid: Grid) -> list[Cell]:
+        """All combinations, with what is the source's own written out, and without ranges that are not searched."""
+        return [_resolved(cell) for cell in combinations(grid)]
+
+    def measure(self, cell: Cell, lab: Lab) -> Result:
+        """Run the trials of one batch size and sparsity; the fewest steps of any are the result."""
+        size, optimizer = cell["batch_size"], cell["optimizer"]
+        bench = lab.bench(cell["space"], cell["dataset"], batch_size=size, weight_decay=0.0, kernel="dense")
+        data, goal = bench.task.data, float(cell["goal"])
+        budget = _budget(cell, len(data.train.y))
+        total = bench.space.total_weights
+        method = "dense" if cell["sparsity"] == 0 else "snip"
+        sparse = lab.prepare(bench, method, kept_from_density(1 - cell["sparsity"], total), seed=cell["seed"])
+        numbers = range(cell["block"] * cell["trials"], (cell["block"] + 1) * cell["trials"])
+        trials = sobol_trials(_ranges(cell), numbers, seed=cell["seed"])
+        sessions = []
+        for trial in trials:
+            rule = StepRule(
+                epochs=1,
+                batch_size=size,
+                lr=trial["lr"],
+                optimizer=OPTIMIZERS[optimizer],  # type: ignore[arg-type]
+                momentum=trial.get("momentum", 0.0),
+                weight_decay=0.0,
+                schedule="constant",
+                decay_factor=trial.get("decay_factor", 1.0),
+                decay_steps=round(trial.get("decay_steps", 0.0) * budget),
+            )
+            own = copy.deepcopy(sparse)
+            sessions.append(StepSession(own, rule, data, seed=seed_of(cell["seed"]), device=lab.device))
+        goals = [Goal(data.validation, goal) for _ in trials]
+        with network_at_fault():
+            met = goals[0].reached_by(sessions[0])
+        if met:
+            raise InputError(
+                f"goal is {goal:g}, and the network's error is that small before the first step; give a smaller goal"
+            )
+        with network_at_fault():
+            outcomes = race(
+                sessions,
+                goals,
+                every=cell["every"],
+                budget=budget,
+                cap=cell["cap"] or None,
+                heard=lambda *at: lab.heard(*at),
+            )
+        found = [
+            {"number": number, **trial, "status": outcome.status, "steps": outcome.steps}
+            for number, trial, outcome in zip(numbers, trials, outcomes, strict=True)
+        ]
+        complete = [trial["steps"] for trial in found if trial["status"] == "complete"]
+        return {
+            "steps": min(complete, default=None),
+            "trials": found,
+            "budget": budget,
+            "kept": sparse.masks.kept.kept_weights,
+        }
+
+    def tables(self, points: Sequence[Point]) -> list[Table]:
+        """Steps, ratios to the dense network, the law's constants, and the best metaparameters of each workload."""
+        tables = []
+        for curves in _workloads(points):
+            tables += [_steps_table(curves), _law_table(curves), _best_table(curves)]
+        return tables
+
+    def pictures(self, points: Sequence[Point]) -> list[Picture]:
+        """Curves with their laws and ratios, and all trials, of each workload."""
+        pictures = []
+        for number, curves in enumerate(_workloads(points)):
+            name = "" if number == 0 else f"-{number + 1}"
+            sizes = len({size for curve in curves for size in curve.sizes})
+            if any(curve.known for curve in curves):
+                pictures.append(Picture(f"curves{name}", _drawing(draw_curves, curves), (12.6, 3.9)))
+            wide = (1.6 + 1.75 * sizes, 0.9 + 1.75 * len(curves))
+            pictures.append(Picture(f"trials{name}", _drawing(draw_trials, curves), wide))
+        return pictures
+
+
+def _drawing(draw: Any, curves: Sequence[Curve]) -> Any:
+    return lambda figure: draw(figure, curves)
+
+
+def _resolved(cell: Cell) -> Cell:
+    """The cell with the source's own choices written out; raises InputError for contradictions."""
+    found = dict(cell)
+    source = SOURCE.get(cell["dataset"])
+    for place, name in enumerate(("space", "schedule", "goal")):
+        if cell[name] == OWN:
+            if source is None:
+                raise InputError(f"{name} is {OWN!r}, but the source has no data set {cell['dataset']!r}; give {name}")
+            found[name] = source[place]
+    for name, choices in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
+        if found[name] not in choices:
+            raise InputError(f"{name} is {found[name]!r}; choices: {', '.join(choices)}")
+    try:
+        goal = float(found["goal"])
+    except ValueError:
+        goal = -1.0
+    found["goal"] = f"{goal:g}"
+    for name, fine, allowed in (
+        ("goal", 0 < goal < 1, "a fraction of misclassified examples with 0 < goal < 1"),
+        ("sparsity", 0 <= cell["sparsity"] < 1, "0 <= sparsity < 1"),
+        ("batch_size", cell["batch_size"] >= 1, "at least 1"),
+        ("trials", cell["trials"] >= 1, "at least 1"),
+        ("block", cell["block"] >= 0, "at least 0"),
+        ("every", cell["every"] >= 1, "at least 1 step"),
+        ("budget", cell["budget"] >= cell["every"], f"at least {cell['every']}, the steps between evaluations"),
+        ("passes", cell["passes"] >= 0, "a number above 0, or 0 for any"),
+        ("cap", cell["cap"] == 0 or cell["cap"] >= 1, "at least 1, or 0 for none"),
+    ):
+        if not fine:
+            raise InputError(f"{name.replace('_', '-')} is {cell[name]}; expected {allowed}")
+    if found["optimizer"] == "sgd":
+        found["momentum"] = None
+    if found["schedule"] == "constant":
+        found["decay_factor"] = found["decay_steps"] = None
+    _ranges(found)
+    return found
+
+
+def _ranges(cell: Cell) -> dict[str, Range]:
+    """What is searched."""
+    scales = {"lr": "log", "momentum": "distance", "decay_factor": "log", "decay_steps": "linear"}
+    found = {name: read_range(cell[name], name, by=by) for name, by in scales.items() if cell[name] is not None}
+    if cell["optimizer"] == "nesterov" and found["momentum"].low == 0:
+        found["momentum"] = Range(1e-6, found["momentum"].high, "distance")  # it is not defined without
+    return found
+
+
+def _budget(cell: Cell, examples: int) -> int:
+    """Most steps of a trial: those of the cell, and those in which it sees all examples so many times."""
+    if not cell["passes"]:
+        return int(cell["budget"])
+    return int(max(cell["every"], min(cell["budget"], cell["passes"] * examples // cell["batch_size"])))
+
+
+def _workloads(points: Sequence[Point]) -> list[list[Curve]]:
+    """The curves of each workload, one for each sparsity."""
+    found = measured(points)
+    keys = list(dict.fromkeys(_workload(point) for point in found))
+    return [curves_of([point for point in found if _workload(point) == key], title=_title(key)) for key in keys]
+
+
+def _workload(point: Point) -> tuple[str, ...]:
+    return tuple(str(point[name]) for name in ("dataset", "space", "optimizer", "schedule", "goal"))
+
+
+def _title(key: tuple[str, ...]) -> str:
+    dataset, space, optimizer, schedule, goal = key
+    decay = "" if schedule == "constant" else f", {schedule} decay"
+    return f"{space} on {dataset}, {optimizer}{decay}, goal error {goal}"
+
+
+def _steps_table(curves: Sequence[Curve]) -> Table:
+    dense = next((curve for curve in curves if curve.sparsity == 0), None)
+    others = [curve for curve in curves if curve.sparsity > 0] if dense else []
+    titles = ["batch size", *(f"{100 * curve.sparsity:g} %" for curve in curves)]
+    titles += [f"{100 * curve.sparsity:g} % / dense" for curve in others]
+    rows = []
+    for size in sorted({size for curve in curves for size in curve.sizes}):
+        row = [f"{size:,}", *(_number(curve.known.get(size)) for curve in curves)]
+        for curve in others:
+            both = dense is not None and size in curve.known and size in dense.known
+            row.append(f"{curve.known[size] / dense.known[size]:.2f}" if both and dense else "-")
+        rows.append(row)
+    notes = [f"fewest steps of any trial, looked for every {curves[0].every} steps; sparsity by SNIP before training"]
+    never = sum(1 for curve in curves for size in curve.sizes if size not in curve.known)
+    if never:
+        notes.append(
+            f"-: no trial reached the goal, in {never} of {sum(len(curve.sizes) for curve in curves)} places; "
+            "give a larger goal, or more budget, passes or trials"
+        )
+    return Table(f"Steps to result: {curves[0].title}", titles, rows, notes)
+
+
+def _law_table(curves: Sequence[Curve]) -> Table:
+    titles = ["sparsity", "C", "T", "critical batch size 2T", "90 % of resamples", "plateau C/T", "misfit"]
+    rows = []
+    for curve in curves:
+        law, spread = curve.law, curve.spread
+        if law is None:
+            rows.append([f"{100 * curve.sparsity:g} %", *["-"] * 6])
+            continue
+        row = [f"{100 * curve.sparsity:g} %", f"{law.c:,.0f}", f"{law.t:,.1f}"]
+        row += [f"{curve.beyond}{law.critical:,.0f}", f"{spread[0]:,.0f} to {spread[1]:,.0f}" if spread else "-"]
+        rows.append([*row, f"{law.plateau:,.0f}", f"{100 * curve.misfit:.0f} %"])
+    notes = [
+        "Theorem 5.3.1: K = 4 C/B up to 2T, then C (1/T + 1/(B - T)); weighted least squares of log K. Resamples draw "
+        "the trials of each batch size anew. Misfit: root mean square of log K. < or >: beyond what was measured"
+    ]
+    larger = _share_larger(curves)
+    if larger:
+        notes.append(larger)
+    return Table(f"The law: {curves[0].title}", titles, rows, notes)
+
+
+def _share_larger(curves: Sequence[Curve]) -> str:
+    """In how many resamples the critical batch size of the sparsest network is larger than the dense one's."""
+    first, last = curves[0], curves[-1]
+    if first.sparsity or first is last or not first.laws or not last.laws:
+        return ""
+    pairs = list(zip(first.laws, last.laws, strict=False))
+    share = fmean(float(sparse.critical > dense.critical) for dense, sparse in pairs)
+    return (
+        f"critical batch size at {100 * last.sparsity:g} % larger than dense: in {100 * share:.0f} % of the resamples"
+    )
+
+
+def _best_table(curves: Sequence[Curve]) -> Table:
+    rows = []
+    for curve in curves:
+        for size in curve.sizes:
+            trials = curve.trials[size]
+            ends = [
+                sum(trial["status"] == status for trial in trials)
+                for status in ("complete", "incomplete", "infeasible")
+            ]
+            best = curve.best(size)
+            told = [_number(None if best is None else best.get(name)) for name in ("lr", "momentum")]
+            rows.append([f"{100 * curve.sparsity:g} %, {size:,}", *told, *map(str, ends)])
+    titles = ["sparsity, batch size", "best lr", "best momentum", "complete", "incomplete", "infeasible"]
+    return Table(f"Metaparameters: {curves[0].title}", titles, rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
