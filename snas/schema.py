@@ -111,7 +111,8 @@ MIGRATIONS: tuple[str, ...] = (
     DROP TABLE trainings;
     ALTER TABLE trainings_3 RENAME TO trainings;
     """,
-    # Who works on a study, so that one that was killed can be told from one that is slow.
+    # Who works on a study, so that one that was killed can be told from one that is slow. What studies of networks
+    # measure, a cell of their grids at a time, and what was measured in training beside losses.
     """
     CREATE TABLE workers (               -- the process that works on a study, or did last
         study_id INTEGER PRIMARY KEY REFERENCES studies (id),
@@ -124,9 +125,6 @@ MIGRATIONS: tuple[str, ...] = (
         ended TEXT,                      -- NULL while it works, and where it was killed
         outcome TEXT                     -- 'finished', or why it stopped
     );
-    """,
-    # What studies measure, a cell of their grids at a time, and what was measured in training beside losses.
-    """
     CREATE TABLE measurements (
         id INTEGER PRIMARY KEY,
         study TEXT NOT NULL,

@@ -245,6 +245,7 @@ def test_merging_brings_everything_once(tmp_path):
         "reports": 4 + len(old["reports"]),
         "entries": 1 + len(old["entries"]),
         "environments": len(old["environments"]),
+        "measurements": 0,
     }
     assert check(mine).problems == ()
     assert [other.read_bytes() for other in others] == before
@@ -279,6 +280,7 @@ def test_a_study_that_went_further_elsewhere_goes_on_from_there(tmp_path):
         "reports": 1,
         "entries": 1,
         "environments": 0,
+        "measurements": 0,
     }
     with Registry(path) as registry:
         study = registry.find_study("one")
@@ -313,6 +315,33 @@ def test_what_contradicts_is_refused_and_nothing_is_merged(tmp_path, statement):
     with pytest.raises(InputError, match=f"nothing is merged: .*b.db contradicts .*a.db: {CONFLICTS[statement]}"):
         merge(path, [other])
     assert content(path) == before
+
+
+def measure(path: Path, value: float, key: str = '{"cell": 1}') -> None:
+    with Registry(path) as registry:
+        registry.use_environment({"place": str(path.name)})
+        registry.add_measurement("isometry", key, cell={"n": 1}, result={"x": value}, reason=None, seconds=1.0)
+
+
+def test_cells_of_studies_are_checked_and_merged_once(tmp_path):
+    here, there = tmp_path / "here.db", tmp_path / "there.db"
+    measure(here, 0.5)
+    measure(there, 0.5)
+    measure(there, 0.25, key='{"cell": 2}')
+    assert merge(here, [there]).measurements == 1
+    assert merge(here, [there]).measurements == 0
+    with Registry(here) as registry:
+        found = registry.measurements("isometry")
+    assert [(one.result, one.environment) for one in found.values()] == [
+        ({"x": 0.5}, {"place": "here.db"}),
+        ({"x": 0.25}, {"place": "there.db"}),
+    ]
+    assert check(here).problems == ()
+    measure(tmp_path / "other.db", 0.75)
+    with pytest.raises(InputError, match="differs in its result"):
+        merge(here, [tmp_path / "other.db"])
+    change(here, "UPDATE measurements SET result = '[]' WHERE id = 1")
+    assert check(here).problems == ("measurements: result of row 1 cannot be read",)
 
 
 def test_clocks_make_no_conflict(tmp_path):

@@ -20,15 +20,22 @@ from snas.trials import ENDED, Status
 
 MOST = 100  # problems that are told
 CHECKSUM = re.compile("[0-9a-f]{64}")
-TABLES = ("studies", "trainings", "reports", "entries", "environments")
+TABLES = ("studies", "trainings", "reports", "entries", "environments", "measurements")
 TYPES = {"INTEGER": ("integer",), "REAL": ("real", "integer"), "TEXT": ("text",)}
-NUMBERS: Mapping[str, tuple[type, ...]] = {"kept": (int,), "point": (int, float), "signals": (int, float)}
+NUMBERS: Mapping[str, tuple[type, ...]] = {
+    "kept": (int,),
+    "point": (int, float),
+    "signals": (int, float),
+    "measured": (int, float),
+}
 # Where there is JSON, and of what kind.
 JSON: Mapping[str, Mapping[str, type]] = {
     "studies": {"identity": dict, "environment": dict},
     "entries": {"space": dict, "dataset": dict, "rule": dict, "kept": dict, "environment": dict},
     "trainings": {"point": list, "kept": dict, "traits": dict, "signals": dict},
     "environments": {"content": dict},
+    "measurements": {"key": dict, "cell": dict, "result": dict},
+    "reports": {"measured": dict},
 }
 
 
@@ -129,7 +136,8 @@ def _types(opened: Database) -> Iterator[str]:
 
 def _json(opened: Database) -> Iterator[str]:
     for table, columns in JSON.items():
-        for row in opened.query(f"SELECT id, {', '.join(columns)} FROM {table} ORDER BY id"):
+        identity = "training_id" if table == "reports" else "id"
+        for row in opened.query(f"SELECT {identity} AS id, {', '.join(columns)} FROM {table} ORDER BY 1"):
             for column, kind in columns.items():
                 if row[column] is None:
                     continue

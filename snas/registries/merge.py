@@ -24,7 +24,7 @@ from snas.registry import Registry
 from snas.trials import ENDED
 
 Values = dict[str, Any]
-JSON = ("identity", "space", "dataset", "rule", "kept", "point", "traits")
+JSON = ("identity", "space", "dataset", "rule", "kept", "point", "traits", "result")
 # What must agree between two rows of a key.
 STUDY = ("identity",)
 TRAINING = ("seed", "point", "traits")
@@ -46,6 +46,7 @@ class Merged:
     reports: int = 0
     entries: int = 0
     environments: int = 0
+    measurements: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """All as plain values."""
@@ -144,6 +145,8 @@ class _Merging:
         for row in self._rows("trainings"):
             if row["entry_id"] is not None:
                 self._training(row, {"entry_id": entries[row["entry_id"]], "number": row["number"]})
+        for row in self._rows("measurements"):
+            self._measurement(row)
 
     def _study(self, row: Values) -> int:
         known = self._mine("studies", name=row["name"])
@@ -201,6 +204,13 @@ class _Merging:
             self._hold_owner(place)
             self._add_reports(known["id"], new)
             self._update("trainings", known["id"], {name: row[name] for name in PROGRESS})
+
+    def _measurement(self, row: Values) -> None:
+        known = self._mine("measurements", study=row["study"], key=row["key"])
+        if known is None:
+            self._add("measurements", {**row, "environment_id": self._environments[row["environment_id"]]})
+        else:
+            self._require_equal(f"study {row['study']!r}, cell {row['cell']}", known, row, ("result", "reason"))
 
     def _add_reports(self, training_id: int, reports: Sequence[Values]) -> None:
         for report in reports:
