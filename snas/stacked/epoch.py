@@ -145,7 +145,7 @@ def _validate(stack: Stack, sessions: Sequence[Session]) -> list[tuple[float, fl
     """Measure BatchNorm's statistics anew and validate, as each session would by itself."""
     first, slots = sessions[0], len(sessions)
     if stack.measure_anew():
-        batches = zip(*(session.calibration_batches() for session in sessions), strict=True)
+        batches = zip(*(session.calibration_batches(session.epoch + 1) for session in sessions), strict=True)
         with first.precision():
             for chosen in batches:
                 stack(first.data.train.x[torch.stack(chosen, 1)])

@@ -245,7 +245,7 @@ class Session:
         audit(self.model, self.masks.without(self._kernels.compressed))
         self._kernels.audit(self.masks)
         if validation is None:
-            self._calibrate()
+            self._calibrate(number)
             validation = self.evaluate(self.data.validation)
         validation_loss, validation_accuracy = validation
         if not math.isfinite(validation_loss):
@@ -255,9 +255,9 @@ class Session:
         seconds = perf_counter() - start
         return Epoch(number, train_loss, train_accuracy, validation_loss, validation_accuracy, seconds, measured)
 
-    def calibration_batches(self) -> list[Tensor]:
-        """The training examples, as indices, on which BatchNorm's statistics are measured in the epoch that began."""
-        generator = torch.Generator().manual_seed(derive(self.seed, Stream.CALIBRATION, self.epoch + 1))
+    def calibration_batches(self, number: int) -> list[Tensor]:
+        """The training examples, as indices, on which BatchNorm's statistics are measured in epoch `number`."""
+        generator = torch.Generator().manual_seed(derive(self.seed, Stream.CALIBRATION, number))
         chosen = torch.randperm(len(self.data.train.y), generator=generator)
         return _batches(chosen[: CALIBRATION_BATCH * CALIBRATION_BATCHES].to(self.device), CALIBRATION_BATCH)
 
@@ -379,7 +379,7 @@ class Session:
             mover.support.leave(())
 
     @torch.no_grad()
-    def _calibrate(self) -> None:
+    def _calibrate(self, number: int) -> None:
         """Measure BatchNorm's statistics anew, on training examples, with the weights as they are now.
 
         The running averages lag behind weights that change fast: after one epoch at a high learning rate a ResNet-32
@@ -399,7 +399,7 @@ class Session:
             norm.momentum = None  # a plain average over the batches
             norm.train()
         with self.precision():
-            for batch in self.calibration_batches():
+            for batch in self.calibration_batches(number):
                 self.model(self._prepare(self.data.train.x[batch]))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -89,7 +89,7 @@ def test_calibration_changes_no_weight(monkeypatch):
     with_it = session()
     with_it.train_epoch()
     with_it.train_epoch()
-    monkeypatch.setattr(Session, "_calibrate", lambda self: None)
+    monkeypatch.setattr(Session, "_calibrate", lambda self, number: None)
     without = session()
     without.train_epoch()
     without.train_epoch()
