@@ -35,27 +35,25 @@ def parts() -> dict[str, str]:
 
 def run_part(name: str, arguments: Sequence[str]) -> tuple[bool, str]:
     """Run a part, showing what it prints; returns whether all was well, and its last line."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(HERE / f"{name}.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(process.pid, signal.SIGKILL))
-    signal.setitimer(signal.ITIMER_REAL, LONGEST)
-    last = ""
-    try:
-        for line in process.stdout or ():
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            last = line.strip() or last
-        code = process.wait()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    ) as process:
+        signal.signal(signal.SIGALRM, lambda *_: os.killpg(process.pid, signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, LONGEST)
+        last = ""
+        try:
+            for line in process.stdout or ():
+                sys.stdout.write(line)
+                sys.stdout.flush()
+                last = line.strip() or last
+            code = process.wait()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     return code == 0, last if code >= 0 else f"ended by signal {-code}"
 
 

@@ -71,9 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = check(path)
             verdict.require(not found.problems, f"the registry is not whole: {found.problems[:3]}")
             verdict.count("integrity ok", int(not found.problems))
-            verdict.figures["largest log, bytes"] = max(
-                (file.stat().st_size for file in place.glob("r.db-wal")), default=0
-            )
     verdict.figures["epochs a second"] = round(rates["ours"], 1)
     verdict.figures["plain SQLite's"] = round(rates["plain"], 1)
     verdict.figures["ours : plain"] = round(rates["ours"] / rates["plain"], 2)

@@ -402,7 +402,7 @@ def test_what_a_killed_writer_has_stored_is_there_without_a_word(tmp_path, caplo
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("what", ["header", "frame", "missing"])
+@pytest.mark.parametrize("what", ["header", "frame", "cut", "missing"])
 @pytest.mark.parametrize("snapshot", [False, True])
 def test_a_damaged_log_is_told_of_and_kept(tmp_path, caplog, what, snapshot):
     path = tmp_path / "a.db"
@@ -413,14 +413,31 @@ def test_a_damaged_log_is_told_of_and_kept(tmp_path, caplog, what, snapshot):
         log.unlink()
     else:
         place = 5 if what == "header" else len(content) - 5000
-        content[place] ^= 1
-        log.write_bytes(content)
+        content[place] ^= what != "cut"
+        log.write_bytes(content[:-100] if what == "cut" else content)
+    log_content = log.read_bytes() if log.exists() else b""
     with Registry(path, create=not snapshot, snapshot=snapshot) as registry:
         studies = registry.studies()
     assert "the write-ahead log beside it could not be read to its end" in caplog.text
     kept = list(tmp_path.glob("*.damaged"))
-    assert [file.read_bytes() for file in kept] == ([] if what == "missing" else [bytes(content)])
-    assert len(studies) == (what == "frame")  # what came before the damage is there
+    assert [file.read_bytes() for file in kept] == ([] if what == "missing" else [log_content])
+    assert len(studies) == (what in ("frame", "cut"))  # what came before the damage is there
+
+
+def test_what_a_killed_writer_had_not_ended_is_no_damage(tmp_path, caplog):
+    path = tmp_path / "a.db"
+    killed_writer(path)
+    with Registry(path) as registry:  # keeps the log in use
+        study = registry.find_study("one")
+        for number in range(5, 8):
+            registry.add_candidate(study, number, seed=1, point=np.zeros(1), kept={})
+        log = wal.log_of(path)
+        content = log.read_bytes()
+        frame = content[-4120:]
+        log.write_bytes(content + frame)  # with the salts of the log, and the end of a transaction
+        with Registry(path) as other:
+            assert len(other.candidates(study)) == 8
+    assert caplog.records == []
 
 
 def test_a_log_that_begins_anew_is_not_damaged(tmp_path, caplog):

@@ -1,8 +1,9 @@
 """Whether the write-ahead log beside a registry is whole: SQLite skips what it cannot read of it, without a word.
 
-The format is that of https://sqlite.org/fileformat2.html, section 4: a header of 32 bytes, then frames, each a header
-of 24 bytes and a page. Frames of the log in use have the salts of its header; a frame that ends a transaction says how
-many pages the file has.
+The formats are those of https://sqlite.org/fileformat2.html, section 4, and https://sqlite.org/walformat.html: a log
+has a header of 32 bytes, then frames, each a header of 24 bytes and a page; its index, in memory that processes share,
+knows how many frames belong to transactions that have ended. Both have the salts of the log in use. Frames behind those
+may be whole or not: a process was killed before its transaction had ended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ def log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
+def index_of(path: Path) -> Path:
+    """The index of that log."""
+    return path.with_name(path.name + "-shm")
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """A write-ahead log as it was before SQLite looked at it.
@@ -30,7 +36,7 @@ class Log:
         content: all bytes; none where it has gone missing.
         readable: whether its header is one.
         salts: of its header.
-        committed: number of the last frame that ends a transaction, 1, 2 ...; 0 where there is none.
+        committed: how many of its frames belong to transactions that have ended; 0 where nobody knows.
     """
 
     content: bytes
@@ -41,18 +47,18 @@ class Log:
 
 def look_at(path: Path) -> Log | None:
     """The log before SQLite opens the registry at `path`; an empty one where one is missing that was in use."""
-    for last in (False, True):
+    for _ in range(2):
         log = read_log(path)
-        in_use = path.with_name(path.name + "-shm").exists()
-        if log is not None or not in_use or log_of(path).exists():
+        missing = log is None and index_of(path).exists() and not log_of(path).exists()
+        if not missing and (log is None or log.readable):
             return log
-        if not last:
-            time.sleep(0.05)  # the last process that used it may be removing both
-    return Log(b"", False, b"", 0)
+        time.sleep(0.05)  # another process may be removing both, or beginning the log anew
+    return log or Log(b"", False, b"", 0)
 
 
 def read_log(path: Path) -> Log | None:
     """The log of the registry at `path`; None where there is none, or nothing in it, or too much."""
+    committed, index_salts = _index(path)  # before the log, which only grows as long as its salts are the same
     try:
         file = log_of(path)
         if not HEADER < file.stat().st_size <= MOST_BYTES:
@@ -60,20 +66,11 @@ def read_log(path: Path) -> Log | None:
         content = file.read_bytes()
     except OSError:  # it is gone with the last process that used it, or cannot be read, which opening will tell
         return None
-    magic, _, page = struct.unpack_from(">III", content)
-    salts = content[16:24]
+    (magic,), salts = struct.unpack_from(">I", content), content[16:24]
     readable = magic in MAGIC and _checksum(content[:24], big=bool(magic & 1)) == struct.unpack_from(">II", content, 24)
     if not readable:
         return Log(content, False, salts, 0)
-    size = FRAME + (page if page > 1 else 65536)
-    committed = 0
-    for number in range((len(content) - HEADER) // size):
-        start = HEADER + number * size
-        if content[start + 8 : start + 16] != salts:  # left of an earlier round of the log
-            break
-        if content[start + 4 : start + 8] != b"\0\0\0\0":
-            committed = number + 1
-    return Log(content, True, salts, committed)
+    return Log(content, True, salts, committed if index_salts == salts else 0)
 
 
 def lost_of(before: Log, after: Log | None, seen: int) -> bool:
@@ -85,10 +82,21 @@ def lost_of(before: Log, after: Log | None, seen: int) -> bool:
         seen: frames that SQLite knows of.
     """
     if not before.readable:
-        return after is None or after.salts != before.salts or not after.readable
+        return True
     same = after is not None and after.readable and after.salts == before.salts
-    # A log that was written back and is going to begin anew has no frames either; it takes longer to be sure.
     return same and seen < before.committed and _is_broken(before)
+
+
+def _index(path: Path) -> tuple[int, bytes]:
+    """Frames of ended transactions and salts of the log, as its index has them; 0 where that cannot be read."""
+    try:
+        with index_of(path).open("rb") as file:
+            first, second = file.read(48), file.read(48)
+    except OSError:
+        return 0, b""
+    if len(second) < 48 or first != second or not first[12]:
+        return 0, b""
+    return struct.unpack_from("=I", first, 16)[0], first[32:40]
 
 
 def _is_broken(log: Log) -> bool:
@@ -99,6 +107,8 @@ def _is_broken(log: Log) -> bool:
     for number in range(log.committed):
         start = HEADER + number * size
         frame = log.content[start : start + size]
+        if len(frame) < size:
+            return True
         state = _checksum(frame[:8] + frame[FRAME:], state, big=big)
         if state != struct.unpack_from(">II", frame, 16):
             return True
