@@ -1,7 +1,7 @@
 """Single flipped bits and cut files: checkpoints, weights, masks, registries and their copies; noticed, or harmless.
 
-A flip is noticed where reading says in a line that the file is damaged, and harmless where what is read is the same. All
-else is counted as missed. Files of tensors have a SHA-256 inside, kept weights another one in the registry, a copy of a
+A flip is noticed where reading says in a line that the file is damaged, and harmless where what is read is the same.
+All else is counted as missed. Files of tensors have a SHA-256 inside, kept weights another one in the registry, a copy of a
 registry one beside it. A registry that is in use has none: what SQLite and our readers notice of it is counted apart.
 
     python faults/bitflips.py --flips 1000 --cuts 200

@@ -46,7 +46,7 @@ def parse(text: Any, what: str) -> Any:
     if not isinstance(text, str):
         raise ValueError(f"{what} is {_told(text)}; expected a text")
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     except ValueError as error:
@@ -250,3 +250,10 @@ def _told(value: Any) -> str:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"it has {text}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it has {text[:20]}")
+    return value
