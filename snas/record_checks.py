@@ -189,9 +189,10 @@ def check_training(values: Mapping[str, Any]) -> None:
     for name in ("reason", "mask_checksum"):
         if values[name] is not None:
             _text(values[name], name)
-    for name in ("test_loss", "test_accuracy"):
-        if values[name] is not None:
-            _number(values[name], name, -math.inf, math.inf)
+    if values["test_accuracy"] is not None:
+        _number(values["test_accuracy"], "test_accuracy", 0, 1)
+    loss = values["test_loss"]  # was filed infinite in the past
+    _require(loss is None or isinstance(loss, (int, float)), "test_loss", loss, "a number")
     check_counts(values["kept"], "kept")
     point = values["point"]
     if point is not None:

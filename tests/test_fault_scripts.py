@@ -17,7 +17,7 @@ NAMES = ("bitflips", "command_lines", "densities", "payloads")
 @pytest.fixture(scope="module")
 def faults():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2] / "faults")
+        patch.syspath_prepend(Path(__file__).parents[1] / "faults")
         yield SimpleNamespace(**{name: import_module(name) for name in NAMES})
         for name in NAMES:
             sys.modules.pop(name, None)
