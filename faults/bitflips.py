@@ -1,8 +1,9 @@
 """Single flipped bits and cut files: checkpoints, weights, masks, registries and their copies; noticed, or harmless.
 
-A flip is noticed where reading says in a line that the file is damaged, and harmless where what is read is the same. All
-else is counted as missed. Files of tensors have a SHA-256 inside, kept weights another one in the registry, a copy of a
-registry one beside it. A registry that is in use has none: what SQLite and our readers notice of it is counted apart.
+A flip is noticed where reading says in a line that the file is damaged, and harmless where what is read is the same.
+All else is counted as missed. Files of tensors have a SHA-256 inside, kept weights another one in the registry, a copy
+of a registry one beside it. A registry that is in use has none: what SQLite and our readers notice of it is counted
+apart.
 
     python faults/bitflips.py --flips 1000 --cuts 200
 """
@@ -221,7 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--cuts", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it")
     chosen = parser.parse_args(argv)
+    if chosen.quick:
+        chosen.flips, chosen.cuts = chosen.flips // 10, chosen.cuts // 10
     os.environ.update(OTHERS)
     rng = random.Random(chosen.seed)
     logger, before = logging.getLogger("snas"), Path.cwd()

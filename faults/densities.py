@@ -1,4 +1,4 @@
-"""Fuzzed densities: files of vectors, and budgets with floors, caps and pins; one line, or a result exact to the weight.
+"""Fuzzed densities: files of vectors, budgets with floors, caps and pins; one line, or a result exact to the weight.
 
 What is taken is compared with arithmetic of this file's own: a density is as many weights as its decimal says, rounded
 half up, at least one; a projection keeps exactly what the budget asks for, every layer between its bounds. What is not
@@ -117,7 +117,7 @@ def vector(rng: random.Random, names: Sequence[str]) -> Any:
 
 
 def write(rng: random.Random, values: Any, path: Path) -> Any:
-    """Write a vector in the format that the name says, now and then damaged; what it holds, or None where that is open."""
+    """Write a vector in the format that the name says, now and then damaged; what it holds, None where that is open."""
     if path.suffix == ".json":
         text = json.dumps(values)
     elif path.suffix == ".toml":
@@ -214,7 +214,8 @@ def files(rng: random.Random, count: int, checks: Checks) -> None:
             continue
         checks.counts["taken"] += 1
         checks.require(
-            found is not None and all(0 < kept <= x.total for kept, x in zip(found.kept, found.layers)), what
+            found is not None and all(0 < kept <= x.total for kept, x in zip(found.kept, found.layers, strict=True)),
+            what,
         )
         if held is not None and found is not None:
             checks.require(own_vector(held, space.layers) == list(found.kept), f"{what} was read as {found.kept}")
@@ -275,7 +276,9 @@ def budgets(rng: random.Random, count: int, checks: Checks) -> None:
             continue
         checks.counts["taken"] += 1
         counts = list(found.kept)
-        checks.require(all(isinstance(kept, int) and 1 <= kept <= x.total for kept, x in zip(counts, layers)), what)
+        checks.require(
+            all(isinstance(kept, int) and 1 <= kept <= x.total for kept, x in zip(counts, layers, strict=True)), what
+        )
         kept = sum(counts)
         if given.get("weights") is not None:
             checks.require(kept == given["weights"], f"{what}: {kept}")
@@ -288,9 +291,9 @@ def budgets(rng: random.Random, count: int, checks: Checks) -> None:
         if given.get("min_density") is not None:
             checks.require(kept >= float(given["min_density"]) * total * (1 - 1e-6), f"{what}: {kept}")
         if given.get("max_flops") is not None:
-            flops = sum(2 * own * layer.positions for own, layer in zip(counts, layers))
+            flops = sum(2 * own * layer.positions for own, layer in zip(counts, layers, strict=True))
             checks.require(flops <= given["max_flops"], f"{what}: {flops}")
-        for layer, own in zip(layers, counts):
+        for layer, own in zip(layers, counts, strict=True):
             if layer.name in pinned:
                 checks.require(own == own_count(pinned[layer.name], layer.total), f"{what}: {layer.name} keeps {own}")
             floor, cap = given["floors"].get(layer.name), given["caps"].get(layer.name)
@@ -367,7 +370,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it")
     chosen = parser.parse_args(argv)
+    chosen.count //= 10 if chosen.quick else 1
     os.environ.update(OTHERS)
     rng, checks, before = random.Random(chosen.seed), Checks(), Path.cwd()
     with tempfile.TemporaryDirectory() as folder:

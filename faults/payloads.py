@@ -1,9 +1,9 @@
 """Hostile texts, rows and files: nothing of them becomes a formula, tag or command, is run, or is written elsewhere.
 
-Texts stand in every field of a registry's rows, and go through every table and export of the command. Rows have values of
-other types, shapes and sizes than ours. Files with code in a pickle are given to every option that takes a file, under
-every ending; rows and configurations name code. All is done by the command itself, and what came out is read by parsers of
-this file alone.
+Texts stand in every field of a registry's rows, and go through every table and export of the command. Rows have values
+of other types, shapes and sizes than ours. Files with code in a pickle are given to every option that takes a file,
+under every ending; rows and configurations name code. All is done by the command itself, and what came out is read by
+parsers of this file alone.
 
     python faults/payloads.py
 """
@@ -32,7 +32,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-from command_lines import CONTROL, OTHERS, run_line
+from command_lines import CONTROL, OTHERS, run_line  # noqa: E402
 
 MARK = "RAN"
 CODE = "from pathlib import Path; Path('RAN').touch()"
@@ -43,19 +43,24 @@ TEXTS = [
     "'=1", '"=1', '";=1+1', "x;=1+1", 'x",=1+1,"', "x\n=1+1", "x\t=1+1", "=HYPERLINK(\"http://evil.test\")", "\ufeff=1",
     "%=1", "\x00=1", "\x1b=1", "\uff0b1", "\uff0d1", "\uff201", "DDE(\"cmd\")",
     # tags
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</td></table><h1>x", "\" onmouseover=\"alert(1)", "' x='y",
-    "<!--", "&lt;b&gt;", "</title></style><script>x</script>", "javascript:alert(1)", "<svg/onload=alert(1)>",
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</td></table><h1>x",
+    "\" onmouseover=\"alert(1)", "' x='y",
+    "<!--",
+    "&lt;b&gt;", "</title></style><script>x</script>", "javascript:alert(1)", "<svg/onload=alert(1)>",
     # LaTeX
-    "\\input{/etc/passwd}", "\\write18{id}", "\\end{tabular}", "$x$", "a & b", "100%", "#1", "^^5cinput{x}", "{", "}}", "\\",
-    "a\\\\b", "~", "_x^2",
+    "\\input{/etc/passwd}", "\\write18{id}", "\\end{tabular}", "$x$", "a & b", "100%", "#1", "^^5cinput{x}", "{", "}}",
+    "\\", "a\\\\b", "~", "_x^2",
     # Markdown
     "a | b", "\\| b", "[x](http://evil.test)", "![x](http://evil.test/x.png)", "`x`", "``", "# x", "| --- |", "<http://evil.test>",
     "http://evil.test", "x\n\n# y", "\n- item", "*b* _c_ ~~d~~", "[x]: http://evil.test",
     # terminals
-    "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "\x1b]8;;http://evil.test\x1b\\x", "[red]x[/red]", "[/]", "[link=http://evil.test]x",
-    "[bold", "\x08\x08", "\r overwritten", "\u202egpj.exe", "\u2066x\u2069", "\x7f", "%s%s%n", "{0}", "${HOME}", "{{7*7}}",
+    "\x1b[31mred\x1b[0m", "\x1b]0;title\x07", "\x9b31m", "\x1b]8;;http://evil.test\x1b\\x", "[red]x[/red]", "[/]",
+    "[link=x]y", "[bold",
+    "\x08\x08", "\r overwritten", "\u202egpj.exe", "\u2066x\u2069", "\x7f", "%s%s%n", "{0}", "${HOME}",
+    "{{7*7}}",
     # paths and sizes
-    "../../../up", "/nowhere/x", "..", "a/../../b", "nul\x00x", "CON", "aux.txt", "~/x", "file:///etc/passwd", "", " ", "\n",
+    "../../../up", "/nowhere/x", "..", "a/../../b", "nul\x00x", "CON", "aux.txt", "~/x", "file:///etc/passwd", "",
+    " ", "\n",
     "n" * 5000, "=" * 5000, "<" * 5000, "\ud800", "\U0001f600", "e\u0301", "\u0661",
 ]
 ODD: list[Any] = [
@@ -157,7 +162,8 @@ def markdown_shape(text: str) -> list[str]:
 
 def latex_shape(text: str) -> list[str]:
     """The commands and special characters of each line."""
-    words = r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|textquotesingle|textasciigrave)\{\}"
+    words = "backslash|asciitilde|asciicircum|less|greater|bar|quotesingle|asciigrave"
+    words = rf"\\text({words})\{{\}}"
     plain = re.sub(words, "", text).replace("\\symbol{34}", "").replace("{[}", "").replace("{]}", "")
     plain = re.sub(r"\\[{}$&#%_]", "", re.sub(r"([-,])\{\}", r"\1", plain))
     return [" ".join(re.findall(r"\\[a-z]+|\\\\|[{}$&#%_^~]", line)) for line in plain.split("\n")]
@@ -498,11 +504,11 @@ def names(trial: Trial, corpus: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Try everything and say what came of it; 0 where nothing was wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--few", action="store_true", help="a tenth of it")
+    parser.add_argument("--quick", action="store_true", help="a tenth of it")
     chosen = parser.parse_args(argv)
     os.environ.update(OTHERS)
     before = Path.cwd()
-    part = slice(None, None, 10 if chosen.few else 1)
+    part = slice(None, None, 10 if chosen.quick else 1)
     with tempfile.TemporaryDirectory() as folder:
         try:
             trial = Trial(Path(folder).resolve())

@@ -213,8 +213,8 @@ def train(
         device: where to train.
         threads: threads of one operation.
         kernel: of linear layers that lack weights: dense, sparse, or auto, the faster one.
-        keep_weights: whether to keep the trained networks (see `snas.load_network`); finished seeds whose weights were not
-            kept are trained again for them.
+        keep_weights: whether to keep the trained networks (see `snas.load_network`); finished seeds whose weights were
+            not kept are trained again for them.
         registry: the registry file.
         listener: hears of progress.
 

@@ -15,6 +15,7 @@ from snas.densities import check_density
 from snas.errors import InputError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*\.", re.IGNORECASE)  # no names of files on Windows
 
 
 def split_list(what: str, text: str, *, example: str) -> list[str]:
@@ -146,3 +147,5 @@ def require_name(name: str) -> None:
         raise InputError(
             f"name is {shown!r}; expected 1 to 100 letters, digits, '.', '_', '+' or '-', first a letter or digit"
         )
+    if RESERVED.fullmatch(name):
+        raise InputError(f"name is {name!r}, which Windows keeps for itself or cannot write; choose another name")

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snas.errors import InputError
 
@@ -46,7 +46,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> s
     for name, tensor in sorted(tensors.items()):
         _add(digest, f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}")
         if tensor.numel():
-            digest.update(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+            content: Any = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+            digest.update(content)
     return digest.hexdigest()
 
 

@@ -107,7 +107,7 @@ def _train_run(
 def _train_for_weights(
     registry: Registry, entry: Entry, bench: Bench, run: TrainingRecord, test: Arrays | None, listener: Listener
 ) -> None:
-    """Train a finished seed again for its weights; its results stay as they are recorded, and have to come out again."""
+    """Train a finished seed again for its weights; its results stay as recorded, and have to come out again."""
     listener.on_message(f"{entry.method}, seed {run.number}: trained again, for its weights were not kept")
     checkpoints = Checkpoints(registry.files / "finals")
     key = f"entry-{entry.id}-seed-{run.number}-weights"
@@ -123,8 +123,9 @@ def _train_for_weights(
         _, accuracy = training.test(test) if test else (None, None)
         if accuracy != run.test_accuracy:
             raise SnasError(
-                f"row {entry.id}, seed {run.number}: trained again its test accuracy is {accuracy}, and {run.test_accuracy} "
-                "is recorded; weights are kept only where it comes out the same: train where it was trained"
+                f"row {entry.id}, seed {run.number}: trained again its test accuracy is {accuracy}, and "
+                f"{run.test_accuracy} is recorded; weights are kept only where it comes out the same: go on where it "
+                "was trained"
             )
         registry.set_traits(run.id, keep_weights(registry, entry, run.number, method, training, accuracy))
     finally:

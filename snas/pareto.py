@@ -1,7 +1,7 @@
 """Several aims at once: who is outdone by nobody, in what order the others follow, and how much a front covers.
 
-Values are rows of numbers that are all to be large; turn the sign of what is to be small. A row with a number that is NaN
-or infinite is behind all that have none: nothing is known of it.
+Values are rows of numbers that are all to be large; turn the sign of what is to be small. A row with a number that is
+NaN or infinite is behind all that have none: nothing is known of it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ def dominated_by_count(values: Array) -> NDArray[np.int64]:
 
 def _dominated(values: Array) -> NDArray[np.bool_]:
     """Shape (rows, rows): whether the first is dominated by the second."""
-    values = np.asarray(values, dtype=np.float64)
-    finite = np.isfinite(values).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
     values = np.where(finite[:, None], values, 0.0)
     at_least = (values[:, None, :] <= values[None, :, :]).all(axis=2)
     larger = (values[:, None, :] < values[None, :, :]).any(axis=2)

@@ -46,7 +46,7 @@ def parse(text: Any, what: str) -> Any:
     if not isinstance(text, str):
         raise ValueError(f"{what} is {_told(text)}; expected a text")
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError(f"{what} is nested too deeply") from None
     except ValueError as error:
@@ -189,9 +189,10 @@ def check_training(values: Mapping[str, Any]) -> None:
     for name in ("reason", "mask_checksum"):
         if values[name] is not None:
             _text(values[name], name)
-    for name in ("test_loss", "test_accuracy"):
-        if values[name] is not None:
-            _number(values[name], name, -math.inf, math.inf)
+    if values["test_accuracy"] is not None:
+        _number(values["test_accuracy"], "test_accuracy", 0, 1)
+    loss = values["test_loss"]  # was filed infinite in the past
+    _require(loss is None or isinstance(loss, (int, float)), "test_loss", loss, "a number")
     check_counts(values["kept"], "kept")
     point = values["point"]
     if point is not None:
@@ -250,3 +251,10 @@ def _told(value: Any) -> str:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"it has {text}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"it has {text[:20]}")
+    return value

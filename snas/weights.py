@@ -178,7 +178,8 @@ def load_network(
         >>> import snas, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = f"{folder}/snas.db"
-        ...     row = snas.prune("lenet-300-100", density=0.1, epochs=1, final_seeds=1, keep_weights=True, registry=file)
+        ...     short = {"epochs": 1, "final_seeds": 1, "registry": file}
+        ...     row = snas.prune("lenet-300-100", density=0.1, keep_weights=True, **short)
         ...     network = snas.load_network(row.id, registry=file)
         >>> sum(int(parameter.count_nonzero()) for parameter in network.parameters() if parameter.ndim > 1)
         26620

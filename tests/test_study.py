@@ -153,7 +153,8 @@ def test_finished_search_trains_nothing_again():
     assert without_clock(first) == without_clock(again)
 
 
-def test_lost_checkpoint_costs_its_epochs_and_changes_nothing(caplog):
+@pytest.mark.parametrize("fault", ["short", "one bit"])
+def test_lost_checkpoint_costs_its_epochs_and_changes_nothing(fault, caplog):
     whole = snas.search(space(), strategy="random", **{**SMALL, "registry": "whole.db"})
     with pytest.raises(Stop):
         snas.search(space(), strategy="random", listener=StopAfter(8), **SMALL)
@@ -161,7 +162,9 @@ def test_lost_checkpoint_costs_its_epochs_and_changes_nothing(caplog):
         files = list(registry.files.rglob("*.safetensors"))
         assert files
         for file in files:
-            file.write_bytes(file.read_bytes()[:50])
+            content = bytearray(file.read_bytes())
+            content[-5] ^= 2
+            file.write_bytes(content if fault == "one bit" else content[:50])
     assert without_clock(snas.search(space(), strategy="random", **SMALL)) == without_clock(whole)
     assert "damaged" in caplog.text
 

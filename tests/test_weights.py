@@ -88,7 +88,7 @@ def test_finished_seeds_are_trained_again_for_their_weights_and_nothing_else_cha
     for seed in (0, 1):
         network = load_network(1, seed=seed, registry="r.db")
         assert accuracy_of(network, again) == pytest.approx(again.accuracies[seed], abs=1e-12)
-    assert not [path for path in Path("r.db.files/finals").glob("*")]
+    assert not list(Path("r.db.files/finals").glob("*"))
 
 
 def test_weights_that_do_not_come_out_again_are_not_kept(monkeypatch):
@@ -131,7 +131,7 @@ def test_a_changed_file_is_refused_with_a_way_out(place, tmp_path, capsys):
     content[place] ^= 4
     path.write_bytes(content)
     for source in (1, path):
-        with pytest.raises(InputError, match="damaged|cannot be used"):
+        with pytest.raises(InputError, match=r"damaged|cannot be used"):
             load_network(source, registry="r.db")
     assert main(["weights", "1", "--registry", "r.db"]) == 2
     assert "SHA-256 is not the recorded one" in capsys.readouterr().err

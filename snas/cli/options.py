@@ -94,7 +94,8 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
     code = read.get("space")
     if isinstance(code, str) and ":" in code and "space" not in given:
         raise InputError(
-            f"config {config} names code, space {code!r}, which runs only when the command line names it: add --space {code}"
+            f"config {config} names code, space {code!r}, which runs only when the command line names it: "
+            f"add --space {code}"
         )
     return {**read, **given}
 

@@ -168,8 +168,9 @@ def _assignment(size: int, *, levels: int, eta: int, brackets: int) -> tuple[int
 def standings_at(history: Sequence[Trial], rung: int) -> dict[int, float]:
     """Candidate -> how it stands at a rung, higher is better: its score, or where costs count too, its place.
 
-    A score that is no finite number stands below all that are. With costs, places follow the fronts of score and costs, and within a front loneliness ([Schmucker2021] R.
-    Schmucker et al.: Multi-objective asynchronous successive halving, section 4).
+    A score that is no finite number stands below all that are. With costs, places follow the fronts of score and costs,
+    and within a front loneliness ([Schmucker2021] R. Schmucker et al.: Multi-objective asynchronous successive halving,
+    section 4).
     """
     there = sorted((trial for trial in history if rung in trial.scores), key=lambda trial: trial.number)
     if not any(trial.costs for trial in there):

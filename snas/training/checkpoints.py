@@ -46,7 +46,7 @@ class Checkpoints:
         return found[1] if found and found[0] == epoch else None
 
     def load_latest(self, key: str, epoch: int) -> tuple[int, dict[str, Tensor]] | None:
-        """The state after `epoch` epochs or, with a warning, the latest whole one before that: its epochs and the state.
+        """The state after `epoch` epochs or, with a warning, the latest whole one before that: its epochs and state.
 
         None, with a warning, where there is no whole one.
         """

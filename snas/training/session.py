@@ -294,8 +294,8 @@ class Session:
         return state
 
     def misfit(self, state: dict[str, Tensor]) -> str:
-        """Why `load_tensors` could not take these tensors: what of the network's is missing, or has another shape; "" where
-        it can."""
+        """Why `load_tensors` could not take these tensors: what of the network's is missing, or has another shape; ""
+        where it can."""
         try:
             given = {name: tuple(value.shape) for name, value in self._kernels.translate(state, self.masks).items()}
         except RuntimeError as error:  # other numbers of weights than the masks have

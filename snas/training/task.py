@@ -151,8 +151,8 @@ class Training:
             self.forget()
 
     def restore(self, start: int) -> None:
-        """Go on from the checkpoint of `start` epochs, or the latest one before it where that is lost, unless the network
-        stands there already. What has no checkpoint begins anew."""
+        """Go on from the checkpoint of `start` epochs, or the latest one before it where that is lost, unless the
+        network stands there already. What has no checkpoint begins anew."""
         if not start or self.session.epoch == start:
             return
         found = self._checkpoints.load_latest(self.key, start)

@@ -298,7 +298,14 @@ class Grudging(nn.Module):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    ("error", "slots"), [(RuntimeError("CUDA error: cannot allocate memory"), 2), (ValueError("too wide"), 1)]
+    ("error", "slots"),
+    [
+        (RuntimeError("CUDA error: cannot allocate memory"), 2),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), 2),
+        (RuntimeError("MPS backend out of memory"), 2),
+        (MemoryError("no room"), 2),
+        (ValueError("too wide"), 1),
+    ],
 )
 def test_where_memory_is_short_fewer_train_side_by_side(
     error: Exception, slots: int, threads: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
