@@ -5,7 +5,8 @@
 Trainings have 11 epochs, so that every epoch is recorded, which is the worst case: a training of 110 epochs records one
 in ten. Times are CPU time of one thread, which other processes disturb little; the least of each round's pair counts.
 Digits (1,294 examples, about 20 steps an epoch) are the worst case of the share, MNIST (6,000 examples) is nearer to
-use. `full pass` is what measuring on a fixed batch of 1,000 examples would cost in place of the training's own gradient.
+use. `full pass` is what measuring on a fixed batch of 1,000 examples would cost, in place of the training's own
+gradient.
 """
 
 from __future__ import annotations
