@@ -1,5 +1,7 @@
 """How steps to a result fall with the batch size: Theorem 5.3.1, its fit, and how sure the critical batch size is.
 
+Beside the theorem there is the older form of appendix 5.A, eq. 5.15, a sum of both regimes that bends more slowly.
+
 [Lee2020b] N. Lee, Toward Efficient Deep Learning with Sparse Neural Networks, DPhil thesis, Oxford 2020, section 5.3.1.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +23,30 @@ BEYOND = 4.0  # how far outside the measured batch sizes a critical one is looke
 FEWEST = 3  # batch sizes that two constants can be fitted to
 
 
+Form = Literal["theorem", "sum"]
+
+
 @dataclass(frozen=True)
 class Law:
-    """Steps K(B) = 4 C / B up to the critical batch size 2 T, and C (1/T + 1/(B - T)) from there.
+    """Steps K(B), which fall to C/T at most.
 
-    The two meet at 2 T with the same slope; K falls to C/T at most.
+    By the theorem 4 C / B up to the critical batch size 2 T, and C (1/T + 1/(B - T)) from there; the two meet at 2 T
+    with the same slope. By eq. 5.15, as a sum, C / B + C / T, with c1 = C and c2 = C / T.
 
     Attributes:
-        c: C = 2 Delta beta L / (epsilon^2 mu^2), in steps times examples.
-        t: T = beta / (mu^2 epsilon) - M_V / (2 mu^2), in examples.
+        c: C, in steps times examples; in the theorem 2 Delta beta L / (epsilon^2 mu^2).
+        t: T, in examples; in the theorem beta / (mu^2 epsilon) - M_V / (2 mu^2).
+        form: "theorem" or "sum".
     """
 
     c: float
     t: float
+    form: Form = "theorem"
 
     @property
     def critical(self) -> float:
-        """The batch size up to which steps fall in proportion."""
-        return 2 * self.t
+        """The theorem's critical batch size 2 T; of a sum, the one at which both parts are equal."""
+        return 2 * self.t if self.form == "theorem" else self.t
 
     @property
     def plateau(self) -> float:
@@ -51,16 +60,18 @@ class Law:
             >>> Law(c=1000.0, t=10.0).steps([10, 20, 1010]).tolist()
             [400.0, 200.0, 101.0]
         """
-        return self.c * shape(np.asarray(sizes, dtype=np.float64), self.t)
+        return self.c * shape(np.asarray(sizes, dtype=np.float64), self.t, self.form)
 
 
-def shape(sizes: NDArray[np.float64], t: float) -> NDArray[np.float64]:
+def shape(sizes: NDArray[np.float64], t: float, form: Form = "theorem") -> NDArray[np.float64]:
     """Steps for C = 1."""
+    if form == "sum":
+        return 1 / sizes + 1 / t
     beyond = 1 / t + 1 / np.maximum(sizes - t, t)
     return np.asarray(np.where(sizes <= 2 * t, 4 / sizes, beyond))
 
 
-def fit_law(sizes: Sequence[float], steps: Sequence[float], *, every: int = 1) -> Law:
+def fit_law(sizes: Sequence[float], steps: Sequence[float], *, every: int = 1, form: Form = "theorem") -> Law:
     """The law that is nearest to measured steps, by weighted least squares of their logarithms.
 
     For a given T the best logarithm of C is a weighted mean, so that one number alone is searched: all of its range
@@ -71,6 +82,7 @@ def fit_law(sizes: Sequence[float], steps: Sequence[float], *, every: int = 1) -
         sizes: batch sizes, at least `FEWEST` different ones.
         steps: at each, above 0.
         every: steps between looks at the goal: the fewer steps, the coarser they are, and the less they weigh.
+        form: of the law.
 
     Returns:
         The law. A critical size at an end of what was measured (see `bounded`) is a bound only.
@@ -80,16 +92,17 @@ def fit_law(sizes: Sequence[float], steps: Sequence[float], *, every: int = 1) -
     """
     if len(set(sizes)) < FEWEST:
         raise InputError(f"a law of two constants cannot be fitted to {len(set(sizes))} batch sizes; give {FEWEST}")
-    return fit_laws(sizes, np.asarray([steps], dtype=np.float64), every=every)[0]
+    return fit_laws(sizes, np.asarray([steps], dtype=np.float64), every=every, form=form)[0]
 
 
-def fit_laws(sizes: Sequence[float], rows: NDArray[np.float64], *, every: int) -> list[Law]:
+def fit_laws(sizes: Sequence[float], rows: NDArray[np.float64], *, every: int, form: Form = "theorem") -> list[Law]:
     """The laws of many rows of steps at the same batch sizes.
 
     Args:
         sizes: batch sizes, shape (n,).
         rows: steps, shape (rows, n); NaN where they are not known. Rows of fewer than `FEWEST` known are left out.
         every: as in `fit_law`.
+        form: the same.
     """
     b = np.asarray(sizes, dtype=np.float64)
     rows = rows[np.isfinite(rows).sum(1) >= FEWEST]
@@ -99,7 +112,7 @@ def fit_laws(sizes: Sequence[float], rows: NDArray[np.float64], *, every: int) -
     weights /= weights.sum(1, keepdims=True)
     logs = np.log(steps)
     log_t = np.linspace(math.log(b.min() / 2 / BEYOND), math.log(b.max() / 2 * BEYOND), GRID)
-    curves = np.log(np.stack([shape(b, float(t)) for t in np.exp(log_t)], axis=1))  # (n, GRID)
+    curves = np.log(np.stack([shape(b, float(t), form) for t in np.exp(log_t)], axis=1))  # (n, GRID)
     mean = (weights * logs).sum(1, keepdims=True) - weights @ curves  # logarithm of the best C for each T
     squares = (weights * logs**2).sum(1, keepdims=True) - 2 * (weights * logs) @ curves + weights @ curves**2
     losses = squares - mean**2
@@ -112,7 +125,7 @@ def fit_laws(sizes: Sequence[float], rows: NDArray[np.float64], *, every: int) -
             at += 0.5 * float((left - right) / curvature) if curvature > 0 else 0.0
         places = np.arange(GRID)
         t = float(np.exp(np.interp(at, places, log_t)))
-        laws.append(Law(float(np.exp(np.interp(at, places, mean[row]))), t))
+        laws.append(Law(float(np.exp(np.interp(at, places, mean[row]))), t, form))
     return laws
 
 

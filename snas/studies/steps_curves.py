@@ -97,12 +97,18 @@ class Curve:
         """Whether the critical batch size is a bound only: "<", ">" or ""."""
         return bounded(self.law, list(self.known)) if self.law else ""
 
-    @property
-    def misfit(self) -> float:
-        """Root mean square of the logarithm of known steps over the law's."""
+    @cached_property
+    def sum(self) -> Law | None:
+        """The same as a sum of both regimes (eq. 5.15)."""
         if self.law is None:
+            return None
+        return fit_law(list(self.known), list(self.known.values()), every=self.every, form="sum")
+
+    def misfit(self, law: Law | None) -> float:
+        """Root mean square of the logarithm of known steps over a law's; NaN without one."""
+        if law is None:
             return math.nan
-        expected = self.law.steps(list(self.known))
+        expected = law.steps(list(self.known))
         return float(np.sqrt(np.mean(np.log(np.array(list(self.known.values())) / expected) ** 2)))
 
 

@@ -40,6 +40,8 @@ def _draw_steps(axes: Any, curves: Sequence[Curve]) -> None:
         if curve.law:
             dense = np.geomspace(sizes[0], sizes[-1], 200)
             axes.plot(dense, curve.law.steps(dense), color=style["color"], linewidth=1.2)
+            if curve.sum:
+                axes.plot(dense, curve.sum.steps(dense), color=style["color"], linewidth=1.0, linestyle=":")
             if not curve.beyond:
                 axes.axvline(curve.law.critical, color=style["color"], linewidth=0.9, linestyle=style["linestyle"])
         start = curve.known[sizes[0]]
@@ -48,8 +50,8 @@ def _draw_steps(axes: Any, curves: Sequence[Curve]) -> None:
     least = min(min(curve.known.values()) for curve in curves if curve.known)
     axes.set_ylim(bottom=least / 2)
     _batch_axis(axes, curves)
-    plain_axes(axes, title="lines: Theorem 5.3.1, grey: linear scaling", x="batch size", y="steps to result")
-    axes.legend(fontsize=8, frameon=False, title="sparsity (vertical: 2T)", title_fontsize=8)
+    plain_axes(axes, title="lines: Theorem 5.3.1, dotted: C/B + C/T", x="batch size", y="steps to result")
+    axes.legend(fontsize=8, frameon=False, title="vertical: 2T, grey: linear", title_fontsize=8)
 
 
 def _draw_normalized(axes: Any, curves: Sequence[Curve]) -> None:

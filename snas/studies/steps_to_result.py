@@ -67,7 +67,7 @@ class StepsToResult(Study):
             "optimizer": ("momentum",),
             "schedule": ("constant",),
             "goal": ("0.05",),
-            "batch_size": (4, 16, 64, 256, 1024) if tiny else tuple(2**power for power in range(4, 12)),
+            "batch_size": (4, 16, 64, 256, 1024) if tiny else tuple(2**power for power in range(4, 13)),
             "sparsity": (0.0, 0.9),
             **ranges,
             **decay,
@@ -257,18 +257,22 @@ def _steps_table(curves: Sequence[Curve]) -> Table:
 
 def _law_table(curves: Sequence[Curve]) -> Table:
     titles = ["sparsity", "C", "T", "critical batch size 2T", "90 % of resamples", "plateau C/T", "misfit"]
+    titles += ["sum: critical", "sum: misfit"]
     rows = []
     for curve in curves:
         law, spread = curve.law, curve.spread
         if law is None:
-            rows.append([f"{100 * curve.sparsity:g} %", *["-"] * 6])
+            rows.append([f"{100 * curve.sparsity:g} %", *["-"] * 8])
             continue
         row = [f"{100 * curve.sparsity:g} %", f"{law.c:,.0f}", f"{law.t:,.1f}"]
         row += [f"{curve.beyond}{law.critical:,.0f}", f"{spread[0]:,.0f} to {spread[1]:,.0f}" if spread else "-"]
-        rows.append([*row, f"{law.plateau:,.0f}", f"{100 * curve.misfit:.0f} %"])
+        row += [f"{law.plateau:,.0f}", f"{100 * curve.misfit(law):.0f} %"]
+        added = curve.sum
+        rows.append([*row, f"{added.critical:,.0f}" if added else "-", f"{100 * curve.misfit(added):.0f} %"])
     notes = [
         "Theorem 5.3.1: K = 4 C/B up to 2T, then C (1/T + 1/(B - T)); weighted least squares of log K. Resamples draw "
-        "the trials of each batch size anew. Misfit: root mean square of log K. < or >: beyond what was measured"
+        "the trials of each batch size anew. Misfit: root mean square of log K. < or >: beyond what was measured. Sum: "
+        "K = C/B + C/T (eq. 5.15), critical where both parts are equal"
     ]
     larger = _share_larger(curves)
     if larger:

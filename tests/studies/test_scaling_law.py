@@ -32,6 +32,15 @@ def test_exact_curves_give_their_constants_back(t):
     assert bounded(fitted, SIZES) == ""
 
 
+def test_the_sum_of_both_regimes_is_told_from_the_theorem():
+    steps = [3000 / size + 3000 / 50 for size in SIZES]
+    law = fit_law(SIZES, steps, form="sum")
+    assert (law.c, law.critical, law.plateau) == tuple(pytest.approx(value, rel=1e-4) for value in (3000, 50, 60))
+    other = fit_law(SIZES, steps)
+    assert np.abs(np.log(law.steps(SIZES) / steps)).max() < 1e-4
+    assert np.abs(np.log(other.steps(SIZES) / steps)).max() > 0.05
+
+
 def test_noisy_curves_looked_at_every_16_steps_give_them_within_their_noise():
     rng = np.random.default_rng(0)
     law = Law(40_000.0, 200.0)
