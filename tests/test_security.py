@@ -18,7 +18,11 @@ from snas.registry import Registry
 
 PACKAGE = Path(snas.__file__).parent
 # The private connection of a process to the one that started it: nothing of it comes from a file (sharing.py says how).
-PRIVATE = {"evaluators/worker.py": {"pickle.loads"}}
+PRIVATE = {  # messages between processes of one search
+    "evaluators/worker.py": {"pickle.loads"},
+    "evaluators/ray_adapters.py": {"pickle.loads"},
+    "evaluators/ray_tune.py": {"pickle.loads"},
+}
 READS_CODE = {
     *("pickle.load", "pickle.loads", "pickle.Unpickler", "cloudpickle.load", "cloudpickle.loads", "marshal.loads"),
     *("marshal.load", "shelve.open", "torch.load", "joblib.load", "dill.load", "dill.loads", "jsonpickle.decode"),
