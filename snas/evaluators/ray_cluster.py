@@ -168,15 +168,18 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def silence() -> Iterator[None]:
     """No messages of Ray's; what the user has to know, we say."""
-    import ray  # noqa: F401 - makes its logger
+    from ray._private import worker
 
     names = ["ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))]
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    prints = getattr(worker, "_worker_logs_enabled", None)
+    worker._worker_logs_enabled = False  # else a thread of Ray's prints what becomes of nodes, whatever the level
     try:
         yield
     finally:
+        worker._worker_logs_enabled = prints
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 
