@@ -139,10 +139,20 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def wait_for_orphans(mark: str, seconds: float) -> float | None:
-    """Seconds until no marked process is left; None where some outlive the patience, which are ended then."""
+def is_agent(pid: int) -> bool:
+    """Whether a process is one of the two that Ray has beside every node."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True  # it has ended
+    return b"DashboardAgent" in command or b"RuntimeEnvAgent" in command
+
+
+def wait_for_orphans(mark: str, seconds: float, *, agents: bool) -> float | None:
+    """Seconds until no marked process is left, but for Ray's agents unless they count too: they do nothing, and try for
+    a minute to tell a cluster that is gone. None where some outlive the patience, which are ended then."""
     began = time.monotonic()
-    while left := marked(mark):
+    while left := [pid for pid in marked(mark) if agents or not is_agent(pid)]:
         if time.monotonic() - began > seconds:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
@@ -204,7 +214,7 @@ def _run(search: Search, kills: int, rng: random.Random, until: float) -> dict[s
     ladder = Ladder(1, search.epochs, 2)
     errors: list[str] = []
     known: dict[tuple[int, int], tuple[Any, ...]] = {}
-    done, early, orphans, vain = 0, 0, 0.0, []
+    done, early, orphans, vain, marks = 0, 0, 0.0, [], []
     while True:
         begun, recorded = search.epochs_begun(), len(known)
         mark = uuid.uuid4().hex
@@ -214,9 +224,10 @@ def _run(search: Search, kills: int, rng: random.Random, until: float) -> dict[s
             process.kill()
             errors.append("it took too long")
         out, err = process.communicate()
-        ended = wait_for_orphans(mark, 60)
+        ended = wait_for_orphans(mark, 20, agents=False)
+        marks.append(mark)
         if ended is None:
-            errors.append("processes of a killed driver were left after 60 s")
+            errors.append("processes of a killed driver were left after 20 s")
         else:
             orphans = max(orphans, ended)
         rows, trials = search.rows(), search.trials()
@@ -236,6 +247,8 @@ def _run(search: Search, kills: int, rng: random.Random, until: float) -> dict[s
             early += len(known) == recorded
             continue
         break
+    if any(wait_for_orphans(mark, 120, agents=True) is None for mark in marks):
+        errors.append("agents of a Ray whose driver was killed were left after 120 s")
     if process.returncode != 0:
         errors.append(f"the last resume ended with {process.returncode}: {err[-500:]}")
     else:

@@ -28,13 +28,14 @@ def _own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkey
 
 
 @pytest.fixture
-def wait_for_reports() -> Callable[[str, int], None]:
-    """Wait until the running command has recorded so many epochs in the registry at a path."""
+def wait_for_reports() -> Callable[..., None]:
+    """Wait until the running command has recorded so many epochs in the registry at a path, a minute at most or
+    `seconds`."""
     return _wait_for_reports
 
 
-def _wait_for_reports(path: str, number: int) -> None:
-    for _ in range(1200):
+def _wait_for_reports(path: str, number: int, seconds: int = 60) -> None:
+    for _ in range(20 * seconds):
         if os.path.exists(path):
             connection = sqlite3.connect(path, timeout=30)
             try:

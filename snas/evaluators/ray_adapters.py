@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,8 +73,10 @@ class Rungs(FIFOScheduler):
         return str(self.CONTINUE if goes_on else self.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Say that a trial was lost."""
-        self._counter.ask(Lost(trial.trial_id, reason_of(str(trial.get_error() or ""))))
+        """Say that a trial was lost, and why: Tune has written that into a file of text."""
+        file = trial.error_file
+        text = Path(file).read_text(encoding="utf-8", errors="replace") if file and Path(file).exists() else ""
+        self._counter.ask(Lost(trial.trial_id, reason_of(text)))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The next one. Tune asks at every step of its loop, so here it learns that the search has gone."""

@@ -11,9 +11,9 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,7 +22,8 @@ from snas.evaluators.processes import cores
 from snas.evaluators.resources import room, written
 
 MISSING = "evaluator 'ray' needs Ray, which is not installed; pip install 'snas[ray]'"
-REACH = 5.0  # seconds in which a head node has to answer
+REACH = 5.0  # seconds in which a head node has to take a connection
+CONNECT = 60.0  # seconds in which it has to let us in
 TOKEN = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
 LOSS = 60.0  # seconds that a search waits for a node to come back, where none is left that has what it needs
 # What Ray and Tune are told while a search lasts: nothing goes to anybody, nothing is printed, no state of Tune's own
@@ -167,15 +168,18 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def silence() -> Iterator[None]:
     """No messages of Ray's; what the user has to know, we say."""
-    import ray  # noqa: F401 - makes its logger
+    from ray._private import worker
 
     names = ["ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))]
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    prints = getattr(worker, "_worker_logs_enabled", None)
+    worker._worker_logs_enabled = False  # else a thread of Ray's prints what becomes of nodes, whatever the level
     try:
         yield
     finally:
+        worker._worker_logs_enabled = prints
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 
@@ -193,7 +197,16 @@ def _start(address: str) -> None:
             os.environ[TOKEN[0]] = _secret()  # a Ray that asks for a token writes one to the user's home otherwise
     try:
         with _hushed():
-            ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL + 1, **options)
+            begin = partial(ray.init, address, log_to_driver=False, logging_level=logging.CRITICAL + 1, **options)
+            if address == "local":
+                begin()  # here: what Ray starts ends with the thread that started it
+            else:
+                _within(CONNECT, begin)
+    except _Late as error:
+        raise InputError(
+            f"ray-address is {address!r}, but no Ray lets us in for {CONNECT:g} s; give the address that "
+            "ray start --head tells"
+        ) from error
     except ConnectionError as error:
         raise InputError(
             f"ray-address is {address!r}, but no Ray lets us in ({one_line(error)}); start one with ray start --head; "
@@ -204,6 +217,30 @@ def _start(address: str) -> None:
             f"Ray does not start ({type(error).__name__}: {one_line(error)}); look whether there is room in memory and "
             f"in {tempfile.gettempdir()}, or use --evaluator processes"
         ) from error
+
+
+class _Late(Exception):
+    """Something has taken too long."""
+
+
+def _within(seconds: float, begin: Callable[[], Any]) -> None:
+    """Call a function that may wait for ever; raises _Late when it does, and else what the function raises."""
+    ends: list[BaseException | None] = []
+
+    def call() -> None:
+        try:
+            begin()
+            ends.append(None)
+        except BaseException as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=call, daemon=True, name="ray-connect")
+    thread.start()
+    thread.join(seconds)
+    if not ends:
+        raise _Late
+    if ends[0] is not None:
+        raise ends[0]
 
 
 @contextmanager
