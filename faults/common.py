@@ -150,12 +150,27 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 def wait_for_worker(path: Path, process: subprocess.Popen[str] | Forked) -> bool:
     """Wait until the process works on a study of the registry; False where it has come to its end before."""
+    return _wait(path, process, "SELECT 1 FROM workers WHERE pid = ?", process.pid)
+
+
+def wait_for_epoch(path: Path, process: subprocess.Popen[str] | Forked) -> bool:
+    """Wait until the process that works on a study has recorded an epoch; False where it has ended before."""
+    return _wait(
+        path,
+        process,
+        "SELECT 1 FROM workers WHERE pid = ? AND began < (SELECT max(recorded) FROM reports)",
+        process.pid,
+    )
+
+
+def _wait(path: Path, process: subprocess.Popen[str] | Forked, sql: str, value: int) -> bool:
+    """Wait until a query has an answer while the process runs."""
     began = time.monotonic()
     while process.poll() is None and time.monotonic() - began < SETTLED:
         if path.exists():
             try:
                 with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as connection:
-                    if connection.execute("SELECT 1 FROM workers WHERE pid = ?", (process.pid,)).fetchall():
+                    if connection.execute(sql, (value,)).fetchall():
                         return True
             except sqlite3.OperationalError:
                 pass  # the tables are not made yet

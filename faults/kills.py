@@ -32,6 +32,7 @@ from common import (
     results_of,
     run,
     start,
+    wait_for_epoch,
     wait_for_worker,
 )
 
@@ -45,8 +46,8 @@ KINDS = {
 }
 SHARES = {"serial": 60, "stacked": 20, "processes": 20}  # of 100 kills
 AT_START = 0.15  # share of kills while a search begins: imports, data, opening the registry
-# Seconds of work after which it is killed at the latest; processes take seconds to begin.
-LONGEST = {"serial": 2.0, "stacked": 2.0, "processes": 10.0}
+AT_WORK = 0.75  # share of those after an epoch was recorded: processes take seconds until then
+LONGEST = 1.5  # seconds after which it is killed at the latest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +100,7 @@ def _study(
         early = kills < most and rng.random() < AT_START
         process = (start if early else Forked)(path.parent, *command, "--registry", path.name)
         try:
-            killed = kills < most and _kill_at_random(process, path, rng, early=early, longest=LONGEST[kind])
+            killed = kills < most and _kill_at_random(process, path, rng, early=early)
             out, err = process.communicate(timeout=600)
         finally:
             if not (
@@ -136,12 +137,12 @@ def _study(
     return kills
 
 
-def _kill_at_random(process: Any, path: Path, rng: random.Random, *, early: bool, longest: float) -> bool:
+def _kill_at_random(process: Any, path: Path, rng: random.Random, *, early: bool) -> bool:
     """Kill the driver some time after it began to work, or to start; False where it came to its end before."""
     if early:
         time.sleep(rng.uniform(0.0, 4.0))
-    elif wait_for_worker(path, process):
-        time.sleep(rng.uniform(0.0, longest))
+    elif (wait_for_epoch if rng.random() < AT_WORK else wait_for_worker)(path, process):
+        time.sleep(rng.uniform(0.0, LONGEST))
     if process.poll() is not None:
         return False
     os.kill(process.pid, signal.SIGKILL)

@@ -501,3 +501,33 @@ def test_a_migration_that_fails_leaves_no_backup_behind(tmp_path, monkeypatch):
     with pytest.raises(SnasError, match="syntax error"):
         Registry(path)
     assert [file.name for file in tmp_path.iterdir()] == ["old.db"]
+
+
+def test_looking_at_a_registry_that_this_process_has_open_keeps_its_locks(tmp_path):
+    from snas.registries.backup import back_up
+    from snas.registries.check import check
+
+    path = tmp_path / "a.db"
+    back_up(OLD / "format-3.db", path)
+    killed_writer(tmp_path / "b.db")
+    for place in (path, tmp_path / "b.db"):
+        with Registry(place) as registry:
+            registry.query("SELECT 1 FROM studies")
+            before = locks_of(place)
+            Registry(place).close()
+            Registry(place, snapshot=True).close()
+            check(place)
+            assert locks_of(place) == before
+            assert {name for name, _ in before} >= {f"{place.name}-shm"}
+
+
+def locks_of(path: Path) -> set[tuple[str, str]]:
+    """The locks that this process has on a registry's files."""
+    names = {f"{file.stat().st_ino}": file.name for file in path.parent.iterdir() if file.name.startswith(path.name)}
+    found = set()
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        inode = words[5].rpartition(":")[2]
+        if words[1] == "POSIX" and words[4] == str(os.getpid()) and inode in names:
+            found.add((names[inode], " ".join(words[6:])))
+    return found

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from snas.errors import SnasError
 from snas.registries.copies import broken_seal
 from snas.registries.database import Database
-from snas.registries.explain import is_outside
-from snas.schema import MIGRATIONS
+from snas.registries.explain import is_damage, is_outside
+from snas.schema import APPLICATION_ID, MIGRATIONS
 from snas.trials import ENDED, Status
 
 MOST = 100  # problems that are told
@@ -82,21 +85,23 @@ def check(path: Path | str) -> Check:
             counts = {table: opened.query(f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
     except SnasError as error:
         cause = error.__cause__
-        if not version or not isinstance(cause, sqlite3.Error) or is_outside(cause):
+        if not isinstance(cause, sqlite3.Error) or is_outside(cause) or not (version or is_damage(cause)):
             raise
         problems.append(f"the file is damaged: {cause}")
     return Check(path, version, counts, tuple(problems))
 
 
 def _format(path: Path) -> int:
-    """The format of a file, read without SQLite: a damaged one may not open. 0 where it is none of ours."""
+    """The format of a file, as its header has it: a damaged one may not open. 0 where it is none of ours."""
     try:
-        with path.open("rb") as file:
-            header = file.read(100)
-    except OSError:  # opening it will tell
+        place = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(place, uri=True)) as connection:
+            application, version = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+            )
+    except sqlite3.Error:  # opening it will tell
         return 0
-    ours = header[:16] == b"SQLite format 3\0" and header[68:72] == b"SNAS"
-    return int.from_bytes(header[60:64]) if ours else 0
+    return int(version) if application == APPLICATION_ID else 0
 
 
 def problems_of(opened: Database) -> Iterator[str]:

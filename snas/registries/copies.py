@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from snas.errors import SnasError
 from snas.registries.explain import explain, is_outside
@@ -87,15 +88,23 @@ def broken_seal(path: Path) -> str | None:
         return None
     except OSError as error:
         return f"its checksum {seal_of(path).name} cannot be read: {error.strerror}"
-    if told == digest_of(path).encode():
-        return None
+    try:
+        if told == digest_of(path).encode():
+            return None
+    except sqlite3.Error as error:
+        return f"it is damaged: {error}"
     return f"it is not what {seal_of(path).name} says: damaged, or written to since the backup"
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a registry file, as 64 hexadecimal digits.
+
+    Raises:
+        sqlite3.Error: if it is no SQLite file.
+    """
+    # By way of SQLite: to open and close a file oneself would give up this process's locks on it.
+    with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1", uri=True)) as connection:
+        return hashlib.sha256(connection.serialize()).hexdigest()
 
 
 def _rename(part: Path, target: Path, *, replace: bool) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -29,6 +31,8 @@ log = logging.getLogger("snas")
 PATIENCE = 300.0  # seconds that a lock of another process is waited for; one that is stopped for a minute is no reason
 TRY = 5.0  # seconds of one attempt; Ctrl-C is answered in between
 WORTH_A_WORD = 20.0  # seconds of waiting after which the user hears of it
+_OPENING = threading.Lock()  # while a thread looks at files, no other opens them
+_OPEN: Counter[str] = Counter()  # how many connections this process has to a file
 MOST_LOG_BYTES = 16 * 2**20  # that the write-ahead log keeps after a reader held it back
 
 
@@ -53,20 +57,23 @@ class Database:
         self.path = Path(path)
         self._upgrade = upgrade
         self.before_commit: Callable[[], None] | None = None  # what is to be written with every transaction
+        self._place: str | None = None  # where it is noted as open
         self._identity: tuple[int, int] | None = None  # of the file; None of a copy in memory
         self._require_openable(create and not snapshot)
         try:
             if snapshot:
                 self._db = self._copy_in_memory()
                 return
-            before = wal.look_at(self.path)
-            self._db = self._connect(os.fspath(self.path))
+            with _OPENING:
+                before = wal.look_at(self.path, index=not self._is_open_here())
+                self._db = self._connect(os.fspath(self.path))
+                self._note_open()
             try:
                 self._open()
             except sqlite3.Error as error:
                 if create or not self._is_readable(error):
                     raise
-                self._db.close()
+                self.close()
                 self._db = self._copy_in_memory()
                 return
             found = self.path.stat()
@@ -88,6 +95,9 @@ class Database:
         """Close the file."""
         if hasattr(self, "_db"):
             self._db.close()
+        if self._place is not None:
+            _OPEN[self._place] -= 1
+            self._place = None
 
     def __enter__(self) -> Self:
         return self
@@ -155,6 +165,14 @@ class Database:
             raise InputError(f"cannot open registry {self.path}: folder {self.path.parent} does not exist")
         if self.path.is_dir():
             raise InputError(f"cannot open registry {self.path}: it is a folder; name a file")
+
+    def _is_open_here(self) -> bool:
+        """Whether this process has the file open."""
+        return _OPEN[os.path.realpath(self.path)] > 0
+
+    def _note_open(self) -> None:
+        self._place = os.path.realpath(self.path)
+        _OPEN[self._place] += 1
 
     @staticmethod
     def _connect(place: str, *, uri: bool = False) -> sqlite3.Connection:
@@ -237,10 +255,12 @@ class Database:
         """Read the file as it is now, without writing to it, and bring the copy up to date."""
         copy = self._connect(":memory:")
         self._db = copy
-        before = wal.look_at(self.path)
+        with _OPENING:
+            before = wal.look_at(self.path, index=not self._is_open_here())
+            self._note_open()
         ways = ["mode=rw", "mode=ro"]
         if before is None:  # without a log the file has everything
-            ways.append("immutable=1")
+            ways.append("mode=ro&immutable=1")
         for way in ways:
             try:
                 with closing(self._connect(f"file:{quote(os.path.abspath(self.path))}?{way}", uri=True)) as source:

@@ -21,6 +21,11 @@ def is_unwritable(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether a file of SQLite is not as SQLite wrote it."""
+    return _code(error) == sqlite3.SQLITE_CORRUPT
+
+
 def is_full(error: sqlite3.Error, path: Path) -> bool:
     """Whether there is no room beside the registry at `path`."""
     code = _code(error)
@@ -47,7 +52,7 @@ def explain(path: Path, error: sqlite3.Error) -> SnasError:
         return SnasError(f"no room to write registry {path} ({text}); make room and run the same command")
     if is_unwritable(error):
         return InputError(f"cannot write registry {path} ({text}); check its permissions")
-    if code == sqlite3.SQLITE_CORRUPT:
+    if is_damage(error):
         return InputError(
             f"registry {path} is damaged ({text}); snas registry check tells more; go back to a backup, or name "
             "another file with --registry"

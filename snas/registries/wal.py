@@ -45,10 +45,16 @@ class Log:
     committed: int
 
 
-def look_at(path: Path) -> Log | None:
-    """The log before SQLite opens the registry at `path`; an empty one where one is missing that was in use."""
+def look_at(path: Path, *, index: bool) -> Log | None:
+    """The log before SQLite opens the registry at `path`; an empty one where one is missing that was in use.
+
+    Args:
+        path: of the registry.
+        index: whether to read the index too. Not where this process has the registry open: to close a file that one
+            has locks on gives them up (https://sqlite.org/howtocorrupt.html, section 2.2), and others cut it short.
+    """
     for _ in range(2):
-        log = read_log(path)
+        log = read_log(path, *(_index(path) if index else (0, b"")))  # the log is read last: it only grows
         missing = log is None and index_of(path).exists() and not log_of(path).exists()
         if not missing and (log is None or log.readable):
             return log
@@ -56,9 +62,14 @@ def look_at(path: Path) -> Log | None:
     return log or Log(b"", False, b"", 0)
 
 
-def read_log(path: Path) -> Log | None:
-    """The log of the registry at `path`; None where there is none, or nothing in it, or too much."""
-    committed, index_salts = _index(path)  # before the log, which only grows as long as its salts are the same
+def read_log(path: Path, committed: int = 0, index_salts: bytes = b"") -> Log | None:
+    """The log of the registry at `path`; None where there is none, or nothing in it, or too much.
+
+    Args:
+        path: of the registry.
+        committed: frames of ended transactions as the index has them.
+        index_salts: of the log that these are in.
+    """
     try:
         file = log_of(path)
         if not HEADER < file.stat().st_size <= MOST_BYTES:
