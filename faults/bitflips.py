@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-from command_lines import OTHERS, run_line  # noqa: E402
+from command_lines import run_line, surroundings  # noqa: E402
 
 MAKE = (
     "prune --space mlp --space-arg hidden_layers=2 --space-arg width=12 --dataset tiny.npz --epochs 2 --final-seeds 2"
@@ -226,12 +226,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     if chosen.quick:
         chosen.flips, chosen.cuts = chosen.flips // 10, chosen.cuts // 10
-    os.environ.update(OTHERS)
     rng = random.Random(chosen.seed)
     logger, before = logging.getLogger("snas"), Path.cwd()
     level = logger.level
     wrong = 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, surroundings():
         os.chdir(folder)
         try:
             furnish()

@@ -418,12 +418,25 @@ def in_time(seconds: float) -> Iterator[None]:
     def ring(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 10.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def surroundings() -> Iterator[None]:
+    """The same environment wherever it runs, and no way to the network; as it was before at the end."""
+    before = dict(os.environ)
+    os.environ.update(OTHERS)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def run_line(words: Sequence[str], *, seconds: float = PATIENCE) -> tuple[int | None, str, str]:
@@ -432,7 +445,8 @@ def run_line(words: Sequence[str], *, seconds: float = PATIENCE) -> tuple[int | 
 
     from snas.cli.main import main as snas
 
-    logging.getLogger().handlers.clear()
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.TextIOWrapper(io.BytesIO(), "utf-8")
     code: int | None = None
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -444,6 +458,7 @@ def run_line(words: Sequence[str], *, seconds: float = PATIENCE) -> tuple[int | 
         except BaseException:
             traceback.print_exc()
     torch.set_num_threads(1)
+    root.handlers = handlers
     texts = []
     for stream in (out, err):
         with contextlib.suppress(ValueError):

@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-from command_lines import OTHERS, run_line  # noqa: E402
+from command_lines import run_line, surroundings  # noqa: E402
 
 NUMBERS: list[Any] = [
     *(0.5, 0.1, 1, 1.0, 0.25, 1e-9, 1e-300, 5e-324, 0.999999999, 1 / 3, 0.05, 0.0625, 0.5, 0.3),
@@ -373,9 +373,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
     chosen = parser.parse_args(argv)
     chosen.count //= 10 if chosen.quick else 1
-    os.environ.update(OTHERS)
     rng, checks, before = random.Random(chosen.seed), Checks(), Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, surroundings():
         os.chdir(folder)
         try:
             files(rng, chosen.count // 2, checks)

@@ -32,7 +32,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
-from command_lines import CONTROL, OTHERS, run_line  # noqa: E402
+from command_lines import CONTROL, run_line, surroundings  # noqa: E402
 
 MARK = "RAN"
 CODE = "from pathlib import Path; Path('RAN').touch()"
@@ -506,10 +506,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
     chosen = parser.parse_args(argv)
-    os.environ.update(OTHERS)
     before = Path.cwd()
     part = slice(None, None, 10 if chosen.quick else 1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, surroundings():
         try:
             trial = Trial(Path(folder).resolve())
             texts(trial, TEXTS[part])
