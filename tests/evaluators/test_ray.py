@@ -404,7 +404,7 @@ def facts_of(path: Path) -> list[tuple[object, ...]]:
 def test_an_address_where_nobody_answers_is_said_at_once(tmp_path: Path) -> None:
     found = subprocess.run(
         [*SEARCH, "--samples", "1", "--epochs", "1", "--evaluator", "ray", "--ray-address", "127.0.0.1:9"],
-        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
     )  # fmt: skip
     assert (found.returncode, found.stdout) == (2, "")
     assert "snas: ray-address is '127.0.0.1:9', but nothing answers there; start Ray with ray start" in found.stderr
@@ -428,7 +428,7 @@ def end_with(number: int, *, group: bool, tmp_path: Path, wait_for_reports: Any,
     try:
         wait_for_reports(str(tmp_path / "r.db"), 3, seconds=240)  # Ray takes its time on a busy machine
         os.killpg(process.pid, number) if group else process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
         assert (process.returncode, out) == (130, "")
         return err
     finally:
@@ -524,7 +524,7 @@ if __name__ == "__main__":
 def test_what_no_node_has_is_said(tmp_path: Path) -> None:
     found = subprocess.run(
         [*SEARCH, "--samples", "1", "--epochs", "1", "--evaluator", "ray", "--resources", "cpu=1,big=1"],
-        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300,
     )  # fmt: skip
     assert (found.returncode, found.stdout) == (2, "")
     assert "snas: resources is cpu=1,big=1, which no node of Ray has; they have cpu=" in found.stderr
