@@ -198,7 +198,7 @@ class Trial:
 
     def command(self, words: Sequence[str], what: str, *, codes: Sequence[int] = (0, 1, 2)) -> str:
         """Run one, note what is wrong, and return what it wrote to standard output."""
-        code, out, err = run_line([*words], seconds=60.0)
+        code, out, err = run_line([*words], seconds=600.0)
         self.counts["commands"] += 1
         if code not in codes or "Traceback" in err:
             self.fault("traceback or exit code", f"{code} of {words} with {what}: {err[-1500:]}")

@@ -50,9 +50,11 @@ class Registry:
     def __init__(self, path: Path | str, *, create: bool = True) -> None:
         self.path = Path(path)
         self._environment: int | None = None
+        if "\0" in str(path):
+            raise InputError(f"cannot open registry {str(path)!r}: it has a NUL character; give another name")
         if not self.path.exists() and not create:
             raise InputError(f"no registry at {self.path}; run snas search first or name another with --registry")
-        if len(self.path.name.encode()) > 240:
+        if len(os.fsencode(self.path.name)) > 240:
             raise InputError(
                 f"registry {self.path.name[:40]}... has a name of {len(self.path.name)} characters; at most 240"
             )
