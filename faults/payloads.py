@@ -84,6 +84,12 @@ NUMBERS = {
     "trainings": ("number", "repeat", "seed", "test_loss", "test_accuracy"),
     "reports": ("epoch", "train_loss", "validation_accuracy", "seconds"),
 }
+CODE_NAMES = (
+    *("evil.py:factory", "evil:factory", "os:system", "../c/evil.py:factory", "builtins:eval"),
+    *("tiny.npz", "../../x.npz"),
+)
+NAMED = ("space", "dataset")
+PARTS = ("texts", "names", "files", "rows")
 EXPORTS = ("csv", "json", "md", "html", "latex")
 MAKE = (
     "--space mlp --space-arg hidden_layers=2 --space-arg width=8 --dataset tiny.npz --epochs 1 --final-seeds 1 --quiet"
@@ -192,7 +198,7 @@ class Trial:
 
     def command(self, words: Sequence[str], what: str, *, codes: Sequence[int] = (0, 1, 2)) -> str:
         """Run one, note what is wrong, and return what it wrote to standard output."""
-        code, out, err = run_line([*words], seconds=60.0)
+        code, out, err = run_line([*words], seconds=600.0)
         self.counts["commands"] += 1
         if code not in codes or "Traceback" in err:
             self.fault("traceback or exit code", f"{code} of {words} with {what}: {err[-1500:]}")
@@ -209,6 +215,7 @@ class Trial:
         """Note that something is wrong."""
         self.counts[kind] += 1
         self.wrong.append(f"{kind}: {text}")
+        print(self.wrong[-1], flush=True)
 
     def look_around(self, what: str) -> None:
         """Note code that ran, and files outside the folder."""
@@ -298,66 +305,49 @@ def texts(trial: Trial, corpus: Sequence[str]) -> None:
         trial.look_around(what)
 
 
-def rows(trial: Trial, corpus: Sequence[Any], *, every: bool = True) -> None:
+def rows(trial: Trial, corpus: Sequence[Any], part: slice) -> None:
     """Rows of other types, shapes and sizes than ours; nested deeply; naming code, files and places."""
-    changes: list[tuple[str, str, Any]] = []
+    changes: list[tuple[str, str, tuple[Any, ...]]] = []  # what of it, by which statement, and its values
     for tables in (COLUMNS, DOCUMENTS, NUMBERS):
         for table, columns in tables.items():
             for column in columns:
-                changes += [(table, column, value) for value in corpus if not isinstance(value, (list, dict))]
+                values = [value for value in corpus if not isinstance(value, (list, dict))]
                 if tables is DOCUMENTS:
-                    changes += [(table, column, _json(value)) for value in corpus]
-                    changes += [
-                        (table, column, "[" * 100_000),
-                        (table, column, '{"a":' * 100_000),
-                        (table, column, b"\xff\xfe"),
-                    ]
-    for number, (table, column, value) in enumerate(changes):
-        trial.registry()
-        if trial.change(f"UPDATE {table} SET {column} = ?", value):
-            _run(trial, f"{table}.{column} = {str(value)[:40]!r}", number, every)
-    number = 0
+                    values += [_json(value) for value in corpus]
+                    values += ["[" * 100_000, '{"a":' * 100_000, b"\xff\xfe"]
+                statement = f"UPDATE {table} SET {column} = ?"
+                changes += [(f"{table}.{column} = {str(value)[:40]!r}", statement, (value,)) for value in values]
     for table, columns in DOCUMENTS.items():
         for column in columns:
+            statement = f"UPDATE {table} SET {column} = json_set({column}, ?, json(?))"
             for path in _paths(table, column):
                 for value in random.Random(path).sample(list(corpus), min(4, len(corpus))):
-                    trial.registry()
-                    number += 1
-                    text = _json(value)
-                    if trial.change(f"UPDATE {table} SET {column} = json_set({column}, ?, json(?))", path, text):
-                        _run(trial, f"{table}.{column} {path} = {text[:40]}", number, every)
-    for name in (
-        "evil.py:factory",
-        "evil:factory",
-        "os:system",
-        "../c/evil.py:factory",
-        "builtins:eval",
-        "tiny.npz",
-        "../../x.npz",
-    ):
-        for column in ("space", "dataset"):
-            trial.registry()
-            trial.change(f"UPDATE entries SET {column} = json_set({column}, '$.name', ?)", name)
-            _run(trial, f"{column} {name}", 0, True)
+                    what = f"{table}.{column} {path} = {_json(value)[:40]}"
+                    changes.append((what, statement, (path, _json(value))))
+    for number, (what, statement, values) in enumerate(changes[part]):
         trial.registry()
-        trial.change("UPDATE entries SET method = ?, mask_rule = ?, strategy = ?", name, name, name)
-        _run(trial, f"method {name}", 0, True)
+        if trial.change(statement, *values):
+            commands = [*READ, *USE]  # a few of them in turn
+            _run(trial, what, [commands[(number * 3 + step) % len(commands)] for step in range(3)])
+    places: list[tuple[str, str, tuple[Any, ...]]] = []
+    for name in CODE_NAMES:
+        weights = "UPDATE trainings SET traits = json_set(traits, '$.weights.file', ?) WHERE entry_id = 1"
+        places += [
+            *((column, f"UPDATE entries SET {column} = json_set({column}, '$.name', ?)", (name,)) for column in NAMED),
+            ("method", "UPDATE entries SET method = ?, mask_rule = ?, strategy = ?", (name,) * 3),
+            ("study", "UPDATE studies SET name = ?", (f"../../{name}",)),
+            ("weights", weights, (f"../../{name}",)),
+        ]
+    for what, statement, values in places[part]:
         trial.registry()
-        trial.change("UPDATE studies SET name = ?", f"../../{name}")
-        _run(trial, f"study {name}", 0, True)
-        trial.registry()
-        trial.change(
-            "UPDATE trainings SET traits = json_set(traits, '$.weights.file', ?) WHERE entry_id = 1", f"../../{name}"
-        )
-        _run(trial, f"weights {name}", 0, True)
+        trial.change(statement, *values)
+        _run(trial, f"{what} {values[0]}", [*READ, *USE])
 
 
-def _run(trial: Trial, what: str, number: int, every: bool) -> None:
-    """All commands, or a few of them in turn."""
+def _run(trial: Trial, what: str, commands: Sequence[Sequence[str]]) -> None:
+    """Commands on a hostile row."""
     trial.counts["hostile rows"] += 1
-    commands = [*READ, *USE]
-    chosen = commands if every else [commands[(number * 3 + step) % len(commands)] for step in range(3)]
-    for words in chosen:
+    for words in commands:
         trial.command(words, what)
     trial.look_around(what)
 
@@ -505,20 +495,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Try everything and say what came of it; 0 where nothing was wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="default: all")
+    parser.add_argument("--share", type=int, default=0, help="with --of N: which of N equal shares of each part")
+    parser.add_argument("--of", type=int, default=1)
     chosen = parser.parse_args(argv)
     before = Path.cwd()
-    part = slice(None, None, 10 if chosen.quick else 1)
+    share = 10 if chosen.quick else chosen.of
+    part = slice(chosen.share, None, share)
     with tempfile.TemporaryDirectory() as folder, surroundings():
         try:
             trial = Trial(Path(folder).resolve())
-            texts(trial, TEXTS[part])
-            names(trial, TEXTS[part])
-            files(trial)
-            rows(trial, ODD[part], every=False)
+            if "texts" in chosen.only:
+                texts(trial, TEXTS[part])
+            if "names" in chosen.only:
+                names(trial, TEXTS[part])
+            if "files" in chosen.only:
+                files(trial)
+            if "rows" in chosen.only:
+                rows(trial, ODD, part)
         finally:
             os.chdir(before)
-    for text in trial.wrong:
-        print(text)
     told = ", ".join(f"{number} {what}" for what, number in trial.counts.items())
     kinds = (
         "live in csv",

@@ -175,6 +175,24 @@ def test_names_like_those_are_allowed():
         require_name(name)
 
 
+@pytest.mark.parametrize("odd", ["\udc80\udcff", "a\ud800", "a\0b", "x" * 300, "\u202e"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prune", *SMALL, "--density", "0.5", "--registry"],
+        ["leaderboard", "export", "-o"],
+        ["cite"],
+        ["search", "--config"],
+    ],
+)
+def test_odd_names_of_files_are_names_or_one_line(words, odd, capsys):
+    Registry("snas.db").close()
+    assert main([*words, odd]) in (0, 1, 2)
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert err.count("\n") <= 1
+
+
 @pytest.mark.parametrize("column", ["space", "dataset", "rule", "kept", "environment"])
 @pytest.mark.parametrize("value", ["[" * 100_000, "3", "null", "[]", "{", '{"epochs": 1e400}', '{"x": NaN}', ""])
 def test_a_damaged_row_is_one_line(column, value, capsys):

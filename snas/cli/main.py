@@ -78,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without block characters shows question marks
     try:
+        _require_texts(sys.argv[1:] if arguments is None else arguments)
         code = app(args=arguments, standalone_mode=False)
         if code == INTERRUPTED:  # typer turns KeyboardInterrupt into this
             raise KeyboardInterrupt
@@ -103,6 +104,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         return _usage_error(error)
+
+
+def _require_texts(words: list[str]) -> None:
+    """Raise InputError for a word that could not be a name of anything: half of a pair of code units."""
+    for word in words:
+        try:
+            os.fsencode(word)
+        except UnicodeEncodeError:
+            raise InputError(f"{word[:60]!r} has a character that no file or terminal can hold; leave it out") from None
 
 
 def _usage_error(error: Any) -> int:

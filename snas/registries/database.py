@@ -155,9 +155,11 @@ class Database:
     # Opening
 
     def _require_openable(self, create: bool) -> None:
+        if "\0" in str(self.path):
+            raise InputError(f"cannot open registry {str(self.path)!r}: it has a NUL character; give another name")
         if not self.path.exists() and not create:
             raise InputError(f"no registry at {self.path}; run snas search first or name another with --registry")
-        if len(self.path.name.encode()) > 240:
+        if len(os.fsencode(self.path.name)) > 240:
             raise InputError(
                 f"registry {self.path.name[:40]}... has a name of {len(self.path.name)} characters; at most 240"
             )
