@@ -9,7 +9,6 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from snas.diagnostics.signals import flow_norms
 from snas.masks import weights_of
 from snas.training.session import Session
 from snas.training.watcher import Watcher
@@ -61,12 +60,38 @@ def gradient_flow(gradients: Sequence[Tensor], masks: Sequence[Tensor] | None) -
         >>> found["egf2"], found["egf2-all"]
         (3.0, 5.0)
     """
+    everything = _norms(gradients)
     if masks is None:
-        return flow_norms(gradients)
-    kept = [
-        torch.where(mask.to(gradient.device), gradient, 0.0) for gradient, mask in zip(gradients, masks, strict=True)
-    ]
-    return flow_norms(kept) | {f"{name}{WHOLE}": value for name, value in flow_norms(gradients).items()}
+        return _flows(everything)
+    # A layer that keeps everything has the same norms either way.
+    lacking = [place for place, mask in enumerate(masks) if not bool(mask.all())]
+    kept = dict(zip(lacking, _norms([_masked(gradients[place], masks[place]) for place in lacking]), strict=True))
+    of_kept = [kept.get(place, norms) for place, norms in enumerate(everything)]
+    return _flows(of_kept) | {f"{name}{WHOLE}": value for name, value in _flows(everything).items()}
+
+
+def _masked(gradient: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask.to(gradient.device), gradient, 0.0)
+
+
+def _norms(gradients: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """Sum of absolute values, and Euclidean norm, of each."""
+    if not gradients:
+        return []
+    parts = list(gradients)
+    both = torch.stack([*torch._foreach_norm(parts, 1), *torch._foreach_norm(parts, 2)]).tolist()
+    return list(zip(both[: len(parts)], both[len(parts) :], strict=True))
+
+
+def _flows(norms: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Gradient flow, and effective gradient flow, of the layers' norms."""
+    ones, twos = zip(*norms, strict=True)
+    return {
+        "gf1": sum(ones),
+        "gf2": math.hypot(*twos),
+        "egf1": sum(ones) / len(ones),
+        "egf2": sum(twos) / len(twos),
+    }
 
 
 class FlowWatcher(Watcher):
@@ -110,7 +135,7 @@ def session_flow(session: Session) -> dict[str, float]:
         found = gradient_flow(gradients, masks)
     else:
         stored = [
-            gradient if gradient.shape != mask.shape else torch.where(mask.to(gradient.device), gradient, 0.0)
+            gradient if gradient.shape != mask.shape else _masked(gradient, mask)
             for gradient, mask in zip(gradients, masks, strict=True)
         ]
         found = gradient_flow(stored, None)

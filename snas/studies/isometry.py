@@ -316,11 +316,11 @@ def _series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
     for point in points:
         if point["sparsity"] > 0:
             found.setdefault(label(point.cell), []).append(point)
-    several = {name: own for name, own in found.items() if len(values(own, "sparsity")) > 1}
-    return [
+    series = [
         (name, [one for one in points if one["sparsity"] == 0 and one["init"] == own[0]["init"]] + own)
-        for name, own in several.items()
+        for name, own in found.items()
     ]
+    return [(name, own) for name, own in series if len(values(own, "sparsity")) > 1]
 
 
 def _mean(numbers: Sequence[float | None], form: str) -> str:
