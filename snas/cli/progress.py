@@ -171,6 +171,11 @@ class Terminal(Listener):
 class StudyTerminal(Terminal):
     """The same for a study, whose length is its number of cells."""
 
+    def __init__(self, *, quiet: bool = False, planned: int = 0) -> None:
+        """As `Terminal`."""
+        super().__init__(quiet=quiet, planned=planned)
+        self._values: dict[str, set[str]] = {}
+
     def on_cells(self, study: str, *, cells: int, done: int) -> None:
         """Say how much there is to do and start the bar."""
         self._planned, self._done = cells, done
@@ -179,24 +184,25 @@ class StudyTerminal(Terminal):
 
     def on_cell(self, study: str, cell: Mapping[str, Any]) -> None:
         """Show what is next."""
-        self._show(_cell_text(cell))
+        self._show(self._text(cell))
 
     def on_cell_epoch(self, study: str, cell: Mapping[str, Any], *, epoch: int, epochs: int) -> None:
         """Show how far it is."""
-        self._show(f"{_cell_text(cell)}, epoch {epoch} of {epochs}")
+        self._show(f"{self._text(cell)}, epoch {epoch} of {epochs}")
 
     def on_cell_end(self, study: str, cell: Mapping[str, Any], *, seconds: float, reason: str | None) -> None:
         """Move the bar; what has no result is said in a line that stays."""
         self._done += 1
         if reason is not None:
-            self._say(f"{_cell_text(cell)}: {reason}")
+            self._say(f"{self._text(cell)}: {reason}")
         self._show(f"cell {self._done} of {self._planned}")
 
-
-def _cell_text(cell: Mapping[str, Any]) -> str:
-    """A cell's factors on one line, those that are always there left out."""
-    plain = ("dataset", "epochs", "batch_size", "space")
-    return " ".join(f"{name}={value}" for name, value in cell.items() if name not in plain and value is not None)
+    def _text(self, cell: Mapping[str, Any]) -> str:
+        """A cell's seed, and those of its factors that have had several values so far."""
+        for name, value in cell.items():
+            self._values.setdefault(name, set()).add(str(value))
+        told = [name for name in cell if name == "seed" or len(self._values[name]) > 1]
+        return " ".join(f"{name}={cell[name]}" for name in told if cell[name] is not None) or "first cell"
 
 
 class SweepTerminal(Terminal):

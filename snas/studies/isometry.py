@@ -91,7 +91,7 @@ class Isometry(Study):
         rule = {name: cell[name] for name in ("lr", "momentum", "batch_size")} | {"epochs": max(1, cell["epochs"])}
         bench = lab.bench(cell["space"], cell["dataset"], init=cell["init"], kernel="dense", weight_decay=5e-4, **rule)
         total = bench.space.total_weights
-        x = score_batch(bench.task.data, seed=0, examples=cell["examples"]).x
+        x = lab.sample(bench, cell["examples"]).x
         dense = replace(open_method("dense"), nonlinearity=_gain_of(cell))
         start = lab.prepare(bench, dense, total, seed=cell["seed"])
         before = _statistics(start.model, x)

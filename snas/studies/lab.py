@@ -16,6 +16,7 @@ from snas.densities import Densities
 from snas.errors import InputError
 from snas.pruning.methods import Method, open_method
 from snas.pruning.prepare import Sparse
+from snas.pruning.scores import Batch
 from snas.seeds import Stream, derive
 from snas.settings import Settings
 from snas.training.devices import choose_device
@@ -113,14 +114,22 @@ class Lab:
         bench = open_bench(chosen, dataset=published, data=self._splits[dataset])
         if not examples:
             return bench
-        train = bench.task.data.train
-        if not 0 < examples <= len(train.y):
-            raise InputError(
-                f"examples is {examples}; {dataset} has {len(train.y)} to train on: 1 to these, or 0 for all"
-            )
-        part = score_batch(bench.task.data, seed=0, examples=examples)
+        part = self.sample(bench, examples)
         data = replace(bench.task.data, train=Arrays(part.x, part.y))
         return replace(bench, task=replace(bench.task, data=data))
+
+    def sample(self, bench: Bench, examples: int) -> Batch:
+        """So many training examples, the same for all cells; all where it is 0.
+
+        Raises:
+            InputError: for more than there are.
+        """
+        available = len(bench.task.data.train.y)
+        if not 0 <= examples <= available:
+            raise InputError(
+                f"examples is {examples}; {bench.dataset.name} has {available} to train on: 1 to these, or 0 for all"
+            )
+        return score_batch(bench.task.data, seed=0, examples=examples)
 
     def prepare(self, bench: Bench, method: str | Method, target: Densities | int, *, seed: int) -> Sparse:
         """A network ready to train: that of seed number `seed` (0, 1 ...) of `snas prune` with the same settings.

@@ -12,7 +12,6 @@ from snas.exports.grids import Table
 from snas.pruning.allocations import kept_from_density
 from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, measured, studies, values_of
 from snas.studies.lab import Lab
-from snas.training.task import score_batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,13 +48,16 @@ class Smoothness(Study):
         for value in grid["sparsity"]:
             if not 0 <= value < 1:
                 raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")
+        for value in grid["every"]:
+            if value < 1:
+                raise InputError(f"every is {value}; expected at least 1 step")
         return super().cells(grid)
 
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """The constants along one training."""
         rule = {name: cell[name] for name in ("epochs", "batch_size", "lr", "optimizer", "momentum", "schedule")}
         bench = lab.bench(cell["space"], cell["dataset"], weight_decay=0.0, kernel="dense", **rule)
-        batch = score_batch(bench.task.data, seed=0, examples=cell["examples"])
+        batch = lab.sample(bench, cell["examples"])
         watcher = SmoothnessWatcher(batch, every=cell["every"])
         kept = kept_from_density(1 - cell["sparsity"], bench.space.total_weights)
         method = "dense" if cell["sparsity"] == 0 else cell["method"]
@@ -72,16 +74,21 @@ class Smoothness(Study):
         }
 
     def tables(self, points: Sequence[Point]) -> list[Table]:
-        """Mean constant over the training, and what the networks reach, at each sparsity."""
+        """The constant at the first step and after it, and what the networks reach, at each sparsity."""
         rows = []
         for sparsity in values_of(points, "sparsity"):
             own = measured(points, sparsity=sparsity)
             if own:
-                cells = [f"{100 * sparsity:g} %", _mean(own, "mean")]
-                rows.append([*cells, _mean(own, "test_accuracy", 100), str(len(own))])
-        titles = ["sparsity", "mean local constant", "test accuracy %", "seeds"]
-        notes = [f"eq. 5.16 with delta {DELTA}; means over training and seeds"]
-        return [Table("Lipschitz constant of the gradient along training", titles, rows, notes)]
+                first = [point.result["constants"][0] for point in own]
+                later = [fmean(point.result["constants"][1:]) for point in own if len(point.result["constants"]) > 1]
+                tests = [
+                    100 * point.result["test_accuracy"] for point in own if point.result["test_accuracy"] is not None
+                ]
+                cells = [f"{100 * sparsity:g} %", *map(_mean, (first, later, tests)), str(len(own))]
+                rows.append(cells)
+        titles = ["sparsity", "at the first step", "mean after it", "test accuracy %", "seeds"]
+        notes = [f"eq. 5.16 with delta {DELTA}: means over the training and seeds, with the least and the largest seed"]
+        return [Table("Local Lipschitz constant of the gradient along training", titles, rows, notes)]
 
     def pictures(self, points: Sequence[Point]) -> list[Picture]:
         """The constant along training, a curve for each sparsity, as figure 5.5."""
@@ -89,12 +96,12 @@ class Smoothness(Study):
         return [Picture("constants", lambda figure: _draw(figure, found))] if found else []
 
 
-def _mean(points: Sequence[Point], name: str, factor: float = 1.0) -> str:
-    values = [factor * point.result[name] for point in points if point.result.get(name) is not None]
-    if not values:
+def _mean(numbers: Sequence[float]) -> str:
+    """The mean with its range."""
+    if not numbers:
         return "-"
-    spread = f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else ""
-    return f"{fmean(values):.4g}{spread}"
+    spread = f" ({min(numbers):.3g} to {max(numbers):.3g})" if len(numbers) > 1 else ""
+    return f"{fmean(numbers):.4g}{spread}"
 
 
 def _draw(figure: Figure, points: Sequence[Point]) -> None:

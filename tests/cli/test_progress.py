@@ -57,3 +57,16 @@ def test_what_is_done_grows_to_about_what_was_planned(capsys, monkeypatch, more)
     again = [int(share) for share in re.findall(r"(\d+)% done", capsys.readouterr().err)]
     assert again[0] >= 100 * result.epochs_trained // (total + 8)
     assert again == sorted(again)
+
+
+def test_a_study_tells_what_differs_between_its_cells(capsys):
+    from snas.cli.progress import StudyTerminal
+
+    terminal = StudyTerminal()
+    terminal._said = -1e9  # long ago
+    terminal.on_cells("sums", cells=4, done=1)
+    terminal.on_cell_end("sums", {"a": 1, "b": 2, "seed": 0}, seconds=1.0, reason="diverged")
+    terminal.on_cell_end("sums", {"a": 2, "b": 2, "seed": 0}, seconds=1.0, reason="diverged")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "study sums: 4 cells, 1 of them measured already"
+    assert [line for line in lines if "diverged" in line] == ["seed=0: diverged", "a=2 seed=0: diverged"]
