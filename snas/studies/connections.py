@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -127,7 +127,7 @@ class Connections(Study):
         return pictures
 
 
-def _drawing(points: Sequence[Point]):  # type: ignore[no-untyped-def]
+def _drawing(points: Sequence[Point]) -> Callable[[Figure], None]:
     def draw(figure: Figure) -> None:
         rows = sorted(points, key=lambda point: float(point["sparsity"]))
         images = [[as_image(one, point.result["shape"]) for one in point.result["maps"]] for point in rows]

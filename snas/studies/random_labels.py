@@ -49,7 +49,7 @@ class RandomLabels(Study):
                     "optimizer": ("adam",), "lr": (0.002,), "schedule": ("constant",), "seed": (0,)}  # fmt: skip
         if scale == "small":
             return {"dataset": ("mnist",), "space": ("lenet-5-caffe",), **common, "sparsity": (0.0, 0.9, 0.99),
-                    "weight_decay": (0.0,), "examples": (2000,), "epochs": (30,), "batch_size": (50,),
+                    "weight_decay": (0.0, 0.0005), "examples": (2000,), "epochs": (30,), "batch_size": (50,),
                     "optimizer": ("adam",), "lr": (0.001,), "schedule": ("constant",), "seed": (0,)}  # fmt: skip
         return {"dataset": ("mnist",), "space": ("lenet-5-caffe",), **common,
                 "sparsity": (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99),

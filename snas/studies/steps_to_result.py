@@ -6,9 +6,9 @@ After [Shallue2019] C. Shallue et al.: Measuring the effects of data parallelism
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING
 
 from snas.errors import InputError
 from snas.exports.grids import Table
@@ -21,6 +21,9 @@ from snas.studies.steps_curves import Curve, curves_of
 from snas.studies.steps_figures import draw_curves, draw_trials
 from snas.training.stepwise import Goal, StepRule, StepSession
 from snas.training.task import network_at_fault
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OWN = "own"
 SOURCE = {  # data set -> space, schedule, goal of the source
@@ -86,51 +89,35 @@ class StepsToResult(Study):
 
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """Run the trials of one batch size and sparsity; the fewest steps of any are the result."""
-        size, optimizer = cell["batch_size"], cell["optimizer"]
-        bench = lab.bench(cell["space"], cell["dataset"], batch_size=size, weight_decay=0.0, kernel="dense")
-        data, goal = bench.task.data, float(cell["goal"])
+        bench = lab.bench(
+            cell["space"], cell["dataset"], batch_size=cell["batch_size"], weight_decay=0.0, kernel="dense"
+        )
+        data = bench.task.data
         budget = _budget(cell, len(data.train.y))
-        total = bench.space.total_weights
-        method = "dense" if cell["sparsity"] == 0 else "snip"
-        sparse = lab.prepare(bench, method, kept_from_density(1 - cell["sparsity"], total), seed=cell["seed"])
+        kept = kept_from_density(1 - cell["sparsity"], bench.space.total_weights)
+        sparse = lab.prepare(bench, "dense" if cell["sparsity"] == 0 else "snip", kept, seed=cell["seed"])
         numbers = range(cell["block"] * cell["trials"], (cell["block"] + 1) * cell["trials"])
         trials = sobol_trials(_ranges(cell), numbers, seed=cell["seed"])
-        sessions = []
-        for trial in trials:
-            rule = StepRule(
-                epochs=1,
-                batch_size=size,
-                lr=trial["lr"],
-                optimizer=OPTIMIZERS[optimizer],  # type: ignore[arg-type]
-                momentum=trial.get("momentum", 0.0),
-                weight_decay=0.0,
-                schedule="constant",
-                decay_factor=trial.get("decay_factor", 1.0),
-                decay_steps=round(trial.get("decay_steps", 0.0) * budget),
-            )
-            own = copy.deepcopy(sparse)
-            sessions.append(StepSession(own, rule, data, seed=seed_of(cell["seed"]), device=lab.device))
-        goals = [Goal(data.validation, goal) for _ in trials]
+        rules = [_rule(cell, trial, budget) for trial in trials]
+        seed = seed_of(cell["seed"])
+        sessions = [StepSession(copy.deepcopy(sparse), rule, data, seed=seed, device=lab.device) for rule in rules]
+        goals = [Goal(data.validation, float(cell["goal"])) for _ in trials]
         with network_at_fault():
             met = goals[0].reached_by(sessions[0])
         if met:
             raise InputError(
-                f"goal is {goal:g}, and the network's error is that small before the first step; give a smaller goal"
+                f"goal is {cell['goal']}, and the network's error is that small before the first step; give a smaller "
+                "goal"
             )
         with network_at_fault():
             outcomes = race(
-                sessions,
-                goals,
-                every=cell["every"],
-                budget=budget,
-                cap=cell["cap"] or None,
-                heard=lambda *at: lab.heard(*at),
+                sessions, goals, every=cell["every"], budget=budget, cap=cell["cap"] or None, heard=lab.heard
             )
         found = [
             {"number": number, **trial, "status": outcome.status, "steps": outcome.steps}
             for number, trial, outcome in zip(numbers, trials, outcomes, strict=True)
         ]
-        complete = [trial["steps"] for trial in found if trial["status"] == "complete"]
+        complete = [outcome.steps for outcome in outcomes if outcome.status == "complete"]
         return {
             "steps": min(complete, default=None),
             "trials": found,
@@ -158,7 +145,7 @@ class StepsToResult(Study):
         return pictures
 
 
-def _drawing(draw: Any, curves: Sequence[Curve]) -> Any:
+def _drawing(draw: Callable[[Figure, Sequence[Curve]], None], curves: Sequence[Curve]) -> Callable[[Figure], None]:
     return lambda figure: draw(figure, curves)
 
 
@@ -214,6 +201,21 @@ def _budget(cell: Cell, examples: int) -> int:
     if not cell["passes"]:
         return int(cell["budget"])
     return int(max(cell["every"], min(cell["budget"], cell["passes"] * examples // cell["batch_size"])))
+
+
+def _rule(cell: Cell, trial: Mapping[str, float], budget: int) -> StepRule:
+    """How the trial is trained."""
+    return StepRule(
+        epochs=1,
+        batch_size=cell["batch_size"],
+        lr=trial["lr"],
+        optimizer=OPTIMIZERS[cell["optimizer"]],  # type: ignore[arg-type]
+        momentum=trial.get("momentum", 0.0),
+        weight_decay=0.0,
+        schedule="constant",
+        decay_factor=trial.get("decay_factor", 1.0),
+        decay_steps=round(trial.get("decay_steps", 0.0) * budget),
+    )
 
 
 def _workloads(points: Sequence[Point]) -> list[list[Curve]]:
