@@ -218,7 +218,10 @@ class Trial:
         print(self.wrong[-1], flush=True)
 
     def look_around(self, what: str) -> None:
-        """Note code that ran, and files outside the folder."""
+        """Note code that ran, and files outside the folder; now and then tell how far it is."""
+        self.counts["looks around"] += 1
+        if self.counts["looks around"] % 10 == 0:
+            sys.stderr.write(f"so far {self.told()}\n")
         if Path(MARK).exists() or list(self.outside.rglob(MARK)):
             self.fault("executions", what)
             for path in self.outside.rglob(MARK):
@@ -228,6 +231,10 @@ class Trial:
             self.fault("writes outside", f"{what}: {strays}")
             for path in strays:
                 path.unlink()
+
+    def told(self) -> str:
+        """What was counted."""
+        return ", ".join(f"{number} {what}" for what, number in self.counts.items())
 
     def registry(self) -> None:
         """Put the registry back as it was made."""
@@ -515,7 +522,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 rows(trial, ODD, part)
         finally:
             os.chdir(before)
-    told = ", ".join(f"{number} {what}" for what, number in trial.counts.items())
     kinds = (
         "live in csv",
         "live in html",
@@ -525,7 +531,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "executions",
         "traceback or exit code",
     )
-    print(f"{told}; wrong: {len(trial.wrong)} ({', '.join(f'{trial.counts[kind]} {kind}' for kind in kinds)})")
+    print(f"{trial.told()}; wrong: {len(trial.wrong)} ({', '.join(f'{trial.counts[kind]} {kind}' for kind in kinds)})")
     return 1 if trial.wrong else 0
 
 
