@@ -96,11 +96,12 @@ def read_kept(path: Path) -> Any:
 
 
 def read_copy(path: Path) -> Any:
-    """A copy of a registry with its SHA-256 beside it."""
-    from snas.digests import check_sidecar
+    """A copy of a registry with its SHA-256 beside it; raises LookupError where that tells of damage."""
+    from snas.registries.copies import broken_seal, seal_of
 
-    shutil.copy("copy.db.sha256", path.with_name(path.name + ".sha256"))
-    check_sidecar(path)
+    shutil.copy(seal_of(Path("copy.db")), seal_of(path))
+    if broken_seal(path):
+        raise LookupError
     return path.read_bytes()
 
 
@@ -235,10 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             furnish()
             logger.setLevel(logging.CRITICAL)
-            from snas.digests import write_sidecar
+            from snas.registries.backup import back_up
 
-            shutil.copy("snas.db", "copy.db")
-            write_sidecar(Path("copy.db"))
+            back_up("snas.db", Path("copy.db"))
             kept = Path("kept.safetensors")
             shutil.copy("snas.db.files/weights/row-1-seed-0.safetensors", kept)
             checkpoint = Path("checkpoints/trial-1-2.safetensors")

@@ -1,38 +1,31 @@
-"""SHA-256 of files and tensors, and the note beside a file."""
+"""SHA-256 of files and tensors."""
 
 import hashlib
-import subprocess
 
-import pytest
+import torch
 
-from snas.digests import check_sidecar, file_digest, write_sidecar
-from snas.errors import InputError
+from snas.digests import file_digest, tensors_digest
 
 
-def test_a_sidecar_is_what_sha256sum_reads(tmp_path):
+def test_a_files_digest_is_that_of_its_bytes(tmp_path):
     path = tmp_path / "a copy.db"
     path.write_bytes(b"content")
-    sidecar = write_sidecar(path)
-    assert sidecar.name == "a copy.db.sha256"
-    assert sidecar.read_text() == f"{hashlib.sha256(b'content').hexdigest()}  a copy.db\n"
     assert file_digest(path) == hashlib.sha256(b"content").hexdigest()
-    assert check_sidecar(path)
-    done = subprocess.run(["sha256sum", "-c", sidecar.name], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "a copy.db: OK\n")
 
 
-def test_a_changed_file_is_not_what_its_sidecar_tells(tmp_path):
-    path = tmp_path / "copy.db"
-    path.write_bytes(b"content")
-    assert not check_sidecar(path)  # nothing is known
-    sidecar = write_sidecar(path)
-    path.write_bytes(b"contenT")
-    with pytest.raises(InputError, match=r"copy\.db is not what copy\.db\.sha256 tells of it"):
-        check_sidecar(path)
-    for broken in ("", "x" * 64 + "  copy.db\n", f"{file_digest(path)}\n"):
-        sidecar.write_text(broken)
-        with pytest.raises(InputError, match="damaged"):
-            check_sidecar(path)
-    sidecar.write_bytes(b"\xff")
-    with pytest.raises(InputError, match="cannot read"):
-        check_sidecar(path)
+def test_the_digest_of_tensors_tells_all_that_belongs_to_them_and_not_their_order():
+    tensors = {"a": torch.arange(4.0), "b": torch.zeros(0)}
+    digest = tensors_digest(tensors, {"key": "x"})
+    assert digest == tensors_digest(dict(reversed(tensors.items())), {"key": "x"})
+    others = [
+        ({"a": torch.arange(4.0).reshape(2, 2), "b": torch.zeros(0)}, {"key": "x"}),
+        ({"a": torch.arange(4.0), "b": torch.zeros(0, 1)}, {"key": "x"}),
+        ({"a": torch.arange(4.0).view(torch.int32), "b": torch.zeros(0)}, {"key": "x"}),
+        ({"c": torch.arange(4.0), "b": torch.zeros(0)}, {"key": "x"}),
+        (tensors, {"key": "y"}),
+        (tensors, {"ke": "yx"}),
+    ]
+    assert digest not in {tensors_digest(*other) for other in others}
+    flipped = torch.arange(4.0)
+    flipped.view(torch.uint8)[5] ^= 1
+    assert digest != tensors_digest({"a": flipped, "b": torch.zeros(0)}, {"key": "x"})

@@ -247,3 +247,10 @@ def test_a_terminal_shows_control_sequences_and_obeys_none(capsys):
             assert "[red]x[/red]" in out
     with Registry("snas.db") as registry:
         assert registry.find_entry(1).name == hostile  # kept as it is, shown as it cannot harm
+
+
+def test_a_config_names_no_cluster(tmp_path, capsys):
+    config = tmp_path / "shared.toml"
+    config.write_text('evaluator = "ray"\nray-address = "203.0.113.1:6379"\n')
+    assert main(["search", "--config", str(config)]) == 2
+    assert "names a cluster, ray-address '203.0.113.1:6379'" in capsys.readouterr().err

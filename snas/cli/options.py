@@ -75,7 +75,7 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
     """Join the flags with the settings of a TOML or JSON file; flags win.
 
     Files are handed from one to another, and what is in them is not to run: a space given as code has to be named on
-    the command line.
+    the command line, and so has a cluster, whose nodes run what they are sent and answer with what is run here.
 
     Raises:
         InputError: if the file cannot be read, is neither, has an unknown key, or names code that the command line does
@@ -96,6 +96,11 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
         raise InputError(
             f"config {config} names code, space {code!r}, which runs only when the command line names it: "
             f"add --space {code}"
+        )
+    if "ray_address" in read and "ray_address" not in given:
+        raise InputError(
+            f"config {config} names a cluster, ray-address {read['ray_address']!r}, which is trusted only when the "
+            f"command line names it: add --ray-address {read['ray_address']}"
         )
     return {**read, **given}
 
