@@ -134,6 +134,7 @@ def _draw_panel(axes: Any, curve: Curve, size: int, searched: bool) -> None:
     )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_formatter("")
 
 
 def _batch_axis(axes: Any, curves: Sequence[Curve]) -> None:
