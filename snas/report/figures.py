@@ -14,6 +14,7 @@ from snas.report.plot import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -75,6 +76,24 @@ def plain_axes(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None
     axes.set_ylabel(y)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def log_axis(axis: Axis) -> None:
+    """Logarithmic ticks as plain numbers: 1, 2 and 5 times powers of ten, only powers over many of these.
+
+    Args:
+        axis: `axes.xaxis` or `axes.yaxis`, with its data.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axes: Any = axis.axes
+    scale = axes.set_xscale if axis is axes.xaxis else axes.set_yscale
+    scale("log")
+    low, high = axis.get_view_interval()
+    axis.set_minor_formatter(NullFormatter())
+    if 0 < low < high <= 300 * low:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def legend_beside(axes: Axes, *, title: str = "") -> None:

@@ -102,7 +102,7 @@ def _lines(points: Sequence[Point]) -> list[tuple[str, str, list[Point]]]:
 
 def _along(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import COLOURS, MARKERS, plain_axes
+        from snas.report.figures import COLOURS, MARKERS, log_axis, plain_axes
 
         optimizers = values(points, "optimizer")
         axes: Any = figure.subplots(1, len(optimizers), sharey=True, squeeze=False)[0]
@@ -125,7 +125,7 @@ def _along(title: str, points: Sequence[Point]) -> Any:
                     markersize=4.5,
                 )
             plain_axes(axes[place], title=optimizer, x="epoch", y="" if place else "EGF, p = 2")
-            axes[place].set_yscale("log")
+            log_axis(axes[place].yaxis)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
         figure.suptitle(f"{title}: means over widths and seeds", fontsize=10, x=0.01, ha="left")
@@ -135,7 +135,7 @@ def _along(title: str, points: Sequence[Point]) -> Any:
 
 def _against(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import COLOURS, MARKERS, plain_axes
+        from snas.report.figures import COLOURS, MARKERS, log_axis, plain_axes
 
         optimizers = values(points, "optimizer")
         axes: Any = figure.subplots(1, len(optimizers), sharey=True, squeeze=False)[0]
@@ -153,7 +153,7 @@ def _against(title: str, points: Sequence[Point]) -> Any:
                     edgecolors=colour,
                 )
             plain_axes(axes[place], title=optimizer, x="average EGF, p = 2", y="" if place else "test accuracy %")
-            axes[place].set_xscale("log")
+            log_axis(axes[place].xaxis)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")

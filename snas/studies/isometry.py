@@ -340,7 +340,7 @@ def _error(points: Sequence[Point]) -> str:
 
 def _draw_values(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import plain_axes
+        from snas.report.figures import log_axis, plain_axes
 
         axes: Any = figure.subplots(1, 3, sharex=True)
         names = {"mean": "mean", "std": "standard deviation", "condition": "condition number"}
@@ -354,7 +354,7 @@ def _draw_values(title: str, points: Sequence[Point]) -> Any:
                 ]
                 axes[place].plot([100 * one for one in sparsities], means, label=series, **_style(own[-1].cell))
             plain_axes(axes[place], title=text, x="sparsity %")
-            axes[place].set_yscale("log")
+            log_axis(axes[place].yaxis)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
         figure.suptitle(f"{title}: singular values of the Jacobian", fontsize=10, x=0.01, ha="left")
@@ -364,7 +364,7 @@ def _draw_values(title: str, points: Sequence[Point]) -> Any:
 
 def _draw_training(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import legend_beside, plain_axes
+        from snas.report.figures import legend_beside, log_axis, plain_axes
 
         axes: Any = figure.subplots()
         found: dict[str, list[Point]] = {}
@@ -379,7 +379,7 @@ def _draw_training(title: str, points: Sequence[Point]) -> Any:
             axes.plot(steps, means, label=name, markevery=max(1, length // 8), **_style(own[0].cell))
         most = max(values(points, "sparsity"))
         plain_axes(axes, title=f"{title}: training at {100 * most:g} %", x="steps", y="training loss")
-        axes.set_yscale("log")
+        log_axis(axes.yaxis)
         legend_beside(axes)
 
     return draw

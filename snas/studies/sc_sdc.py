@@ -234,7 +234,7 @@ def _comparison_tables(title: str, points: Sequence[Point], factor: str) -> list
 
 def _curves(title: str, points: Sequence[Point], factor: str) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import COLOURS, MARKERS, plain_axes
+        from snas.report.figures import COLOURS, MARKERS, log_axis, plain_axes
 
         optimizers, lines = values(points, "optimizer"), values(points, factor)
         axes: Any = figure.subplots(2, len(optimizers), sharex=True, sharey="row", squeeze=False)
@@ -259,7 +259,7 @@ def _curves(title: str, points: Sequence[Point], factor: str) -> Any:
                     axes[1, place].plot(widths, flows, **style)
             plain_axes(axes[0, place], title=optimizer, y="" if place else "test accuracy %")
             plain_axes(axes[1, place], x="dense width %", y="" if place else "average EGF, p = 2")
-            axes[1, place].set_yscale("log")
+            log_axis(axes[1, place].yaxis)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")

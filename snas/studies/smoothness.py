@@ -105,7 +105,7 @@ def _mean(numbers: Sequence[float]) -> str:
 
 
 def _draw(figure: Figure, points: Sequence[Point]) -> None:
-    from snas.report.figures import legend_beside, plain_axes, series_style
+    from snas.report.figures import legend_beside, log_axis, plain_axes, series_style
 
     axes: Any = figure.subplots()
     for number, sparsity in enumerate(values_of(points, "sparsity")):
@@ -116,5 +116,5 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
         axes.plot(steps, means, label=f"{100 * sparsity:g} %", **series_style(number))
     first = points[0]
     plain_axes(axes, title=f"{first['space']} on {first['dataset']}", x="training steps", y="local Lipschitz constant")
-    axes.set_yscale("log")
+    log_axis(axes.yaxis)
     legend_beside(axes, title="sparsity")
