@@ -225,22 +225,26 @@ def _judge(kind: str, rows: dict[str, list[dict[str, Any]]], command: Sequence[s
             number = ids[row["training_id"]]
             scores[number][row["epoch"]] = row["validation_accuracy"]
             order.append((number, row["epoch"]))
-    replayed, statuses = replay(Ladder(1, int(flags["--epochs"]), 2), scores, slots=int(flags.get("--slots", "1")))
+    slots = int(flags.get("--slots", "1"))
+    replayed, statuses = replay(Ladder(1, int(flags["--epochs"]), 2), scores, slots=slots, ahead=kind == "processes")
     same = replayed == order and statuses == {row["number"]: row["status"] for row in candidates}
     verdict.count("rungs equal to a replay" if same else "rungs different", 1)
     verdict.require(same, f"{kind}: the promotions are not those of a replay: {order} and {replayed}")
 
 
 def replay(
-    ladder: Ladder, scores: dict[int, dict[int, float]], *, slots: int
+    ladder: Ladder, scores: dict[int, dict[int, float]], *, slots: int, ahead: bool = False
 ) -> tuple[list[tuple[int, int]], dict[int, str]]:
     """Which epochs are trained in which order, and where candidates end, were the scores known beforehand.
+
+    With `ahead` a candidate for the slot that is free next is chosen whenever all are busy, before the reports come.
 
     Returns:
         Pairs of candidate and epoch in the order of training, and the status of each candidate at the end.
     """
     history: list[Trial] = []
     until: dict[int, int] = {}  # of those in training
+    chosen: list[int] = []  # ahead
     order: list[tuple[int, int]] = []
 
     def promote(found: tuple[int, int] | None) -> bool:
@@ -251,15 +255,21 @@ def replay(
 
     while True:
         while len(until) < slots:
-            if promote(ladder.next_promotion(history)):
+            if chosen:
+                number = chosen.pop()
+                until[number] = ladder.next_rung(0, number)
+            elif promote(ladder.next_promotion(history)):
                 continue
-            if len(history) < len(scores):
+            elif len(history) < len(scores):
                 until[len(history)] = ladder.next_rung(0, len(history))
                 history.append(Trial(len(history), np.zeros(1)))
             elif until or not promote(ladder.last_resort(history)):
                 break
         if not until:
             return order, {trial.number: str(trial.status) for trial in history}
+        if ahead and not chosen and len(until) == slots and len(history) < len(scores):
+            chosen.append(len(history))
+            history.append(Trial(len(history), np.zeros(1)))
         for number in sorted(until):
             trial = history[number]
             epoch = trial.epochs + 1

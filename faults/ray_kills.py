@@ -193,7 +193,7 @@ def replay_errors(rows: Sequence[tuple[Any, ...]], trials: Sequence[Trial], ladd
     return errors
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Kill, resume, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
@@ -201,12 +201,15 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30, help="give up after so long")
-    chosen = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="three kills of a smaller search")
+    chosen = parser.parse_args(argv)
+    if chosen.quick:
+        chosen.kills, chosen.samples = min(chosen.kills, 3), min(chosen.samples, 24)
     rng = random.Random(chosen.seed)
     until = time.monotonic() + 60 * chosen.minutes
     with tempfile.TemporaryDirectory(prefix="snas-ray-kills-", ignore_cleanup_errors=True) as folder:
         found = _run(Search(Path(folder), samples=chosen.samples, epochs=chosen.epochs), chosen.kills, rng, until)
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    sys.stdout.write(json.dumps(found) + "\n")
     return 1 if found["errors"] else 0
 
 

@@ -182,7 +182,7 @@ def load_network(
         ...     row = snas.prune("lenet-300-100", density=0.1, keep_weights=True, **short)
         ...     network = snas.load_network(row.id, registry=file)
         >>> sum(int(parameter.count_nonzero()) for parameter in network.parameters() if parameter.ndim > 1)
-        26620
+        5020
     """
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal()):
         with Registry(registry_path(None if registry is None else str(registry)), create=False) as opened:

@@ -132,7 +132,7 @@ def test_the_best_of_the_proposals_is_trained(sign):
             training = registry.add_candidate(made, number, seed=0, point=np.zeros(2), kept={"1": 9, "3": 9})
             for epoch in (1, 2):
                 report = Report(0, epoch, 1, 1, 1, 0.4 + sign * number / 100, 1, signals={"paths": float(number)})
-                registry.record(training, report, status=Status.FINISHED)
+                registry.record(training, report, status=Status.FINISHED if epoch == 2 else Status.RUNNING)
     notes = Notes()
     search(name="second", screen="paths:3", samples=3, grace=2, listener=notes)
     assert f"of 3 proposals the one with the {'highest' if sign > 0 else 'lowest'} paths is trained" in notes.lines[-1]

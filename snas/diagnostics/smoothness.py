@@ -45,7 +45,7 @@ def local_lipschitz(gradient: Callable[[Vector], Vector], start: Vector, end: Ve
     Example:
         f(w) = 3/2 ||w||^2 has the gradient 3 w.
 
-        >>> start, end = [torch.tensor([1.0, 2.0])], [torch.tensor([0.0, 4.0])]
+        >>> start, end = ([torch.tensor(w, dtype=torch.float64)] for w in ([1.0, 2.0], [0.0, 4.0]))
         >>> round(local_lipschitz(lambda weights: [3 * weights[0]], start, end), 6)
         3.0
     """

@@ -155,6 +155,8 @@ def test_only_what_was_recorded_before_and_what_did_not_fail(tmp_path):
         assert len(observe(registry, study)) == 2
         assert observe(registry, study, before=study.created) == []
         assert len(observe(registry, study, before="9999")) == 2
+    with Registry(tmp_path / "s.db") as registry:
+        study = add(registry, "one", [({"paths": 1.0}, curve(0.5)[:3]), ({"paths": 2.0}, curve(0.6))])
         registry.set_status(1, Status.FAILED, reason="diverged")
         ((kind, seen),) = observe(registry, study)
         assert (kind.rule, seen.signals["paths"], seen.signals["kept-weights"]) == ("random", 2.0, 5.0)

@@ -335,7 +335,7 @@ def test_a_network_without_a_path_is_refused():
     readers = one.masks["5"].clone()
     one.train_epoch()
     readers[:, :36] = False  # nobody reads the one channel that is left
-    one._enforcer.move({"5": readers})
+    one.enforcer.move({"5": readers})
     with pytest.raises(RefusedError, match="no path of kept weights"):
         one.train_epoch()
 
