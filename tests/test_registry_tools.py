@@ -344,6 +344,23 @@ def test_cells_of_studies_are_checked_and_merged_once(tmp_path):
     assert check(here).problems == ("measurements: result of row 1 cannot be read",)
 
 
+def test_kept_weights_are_files_and_are_not_merged(tmp_path):
+    here, there = fill(tmp_path / "a.db"), fill(tmp_path / "b.db")
+    new = fill(tmp_path / "c.db", name="other")
+    for number, path in enumerate((here, there, new)):
+        with Registry(path) as registry:
+            (entry,) = registry.entries()
+            run = registry.runs(entry)[0]
+            registry.set_traits(run.id, {"weights": {"file": f"row-{number}-seed-0", "sha256": CHECKSUM}})
+    before = content(here)
+    merge(here, [there])
+    assert content(here)["trainings"] == before["trainings"]
+    merge(here, [new])
+    with Registry(here) as registry:
+        entry = registry.find_key("study other: searched 0")
+        assert [run.traits for run in registry.runs(entry)] == [{}]
+
+
 def test_clocks_make_no_conflict(tmp_path):
     path, other = fill(tmp_path / "a.db"), fill(tmp_path / "b.db")
     change(other, "UPDATE reports SET seconds = 9.0, recorded = '2030-01-01T00:00:00.000+00:00'")

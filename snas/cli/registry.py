@@ -24,6 +24,7 @@ WORDS = {
     "reports": ("epoch", "epochs"),
     "entries": ("row of the leaderboard", "rows of the leaderboard"),
     "environments": ("environment", "environments"),
+    "measurements": ("measured cell", "measured cells"),
 }
 STYLES = {"running": "green", "slow": "yellow", "dead": "red", "stopped": "yellow", "finished": "dim"}
 

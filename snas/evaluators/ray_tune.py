@@ -238,8 +238,8 @@ class RayEvaluator:
             self._spaces[id(job.space)] = job.space, len(self._spaces), pack(job.space, name)
         _, number, space = self._spaces[id(job.space)]
         rest = {field.name: getattr(job, field.name) for field in fields(job) if field.name != "space"}
-        state = self._checkpoints.load(job.key, job.start) if job.start else None
-        return pack_job(number, space, pack(rest, name), start=job.start, state=b"" if state is None else save(state))
+        epochs, state = (self._checkpoints.load_latest(job.key, job.start) if job.start else None) or (0, None)
+        return pack_job(number, space, pack(rest, name), start=epochs, state=b"" if state is None else save(state))
 
     def _take(self, heard: Heard) -> Report | Failure | None:
         """What a trial says of an epoch, its checkpoint written; None for one that nobody waits for."""

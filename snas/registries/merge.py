@@ -17,6 +17,7 @@ from typing import Any
 
 from snas.errors import InputError, SnasError
 from snas.locks import owned
+from snas.records import dump
 from snas.registries.check import problems_of
 from snas.registries.copies import broken_seal
 from snas.registries.database import Database
@@ -178,7 +179,8 @@ class _Merging:
         reports = self._rows("reports", training_id=row["id"])
         if known is None:
             self._hold_owner(place)
-            self._add_reports(self._add("trainings", {**row, **place}), reports)
+            traits = dump(_without_files(json.loads(row["traits"])))
+            self._add_reports(self._add("trainings", {**row, **place, "traits": traits}), reports)
             return
         what = self._name(row, place)
         self._require_equal(what, known, row, TRAINING)
@@ -224,6 +226,8 @@ class _Merging:
             ours, theirs = known[name], row[name]
             if name in JSON and ours is not None and theirs is not None:
                 ours, theirs = json.loads(ours), json.loads(theirs)
+                if name == "traits":
+                    ours, theirs = _without_files(ours), _without_files(theirs)
                 if name == "traits" and not (ours and theirs):  # files of before format 3 do not tell them
                     continue
             if ours != theirs:
@@ -274,6 +278,11 @@ class _Merging:
     def _update(self, table: str, row_id: int, values: Values) -> None:
         settings = ", ".join(f"{name} = ?" for name in values)
         self._registry.query(f"UPDATE {table} SET {settings} WHERE id = ?", *values.values(), row_id)
+
+
+def _without_files(traits: Any) -> Any:
+    """Traits without what tells of kept weights: files are not merged, and are named after a registry's own rows."""
+    return {name: value for name, value in traits.items() if name != "weights"} if isinstance(traits, dict) else traits
 
 
 def _select(database: Database, table: str, where: Mapping[str, Any]) -> list[Values]:

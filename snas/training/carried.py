@@ -44,11 +44,12 @@ class Carried(Checkpoints):
             }
         )
 
-    def load(self, key: str, epoch: int) -> dict[str, Tensor] | None:
-        """The state that was brought; None where none was, of which the search has told."""
+    def load_latest(self, key: str, epoch: int) -> tuple[int, dict[str, Tensor]] | None:
+        """The state that was brought, and after how many epochs it was; None where none was, of which the search has
+        told."""
         from safetensors.torch import load
 
-        return load(self._brought) if self._brought and epoch == self._start else None
+        return (self._start, load(self._brought)) if self._brought and self._start <= epoch else None
 
     def drop(self, key: str, *, before: int | None = None) -> None:
         """Nothing: the search drops what it has written."""

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from snas.cli.main import main
+from snas.cli.registry import WORDS
+from snas.registries.check import TABLES
 from snas.registries.heartbeat import at_work
+from snas.registries.merge import Merged
 from snas.registry import Registry
 from snas.schema import APPLICATION_ID, MIGRATIONS
 
@@ -116,6 +119,17 @@ def test_backup_and_merge_tell_what_they_did(capsys, old, tmp_path):
     code, out, _ = run(capsys, "merge", "copy.db", "--registry", "all.db", "--format", "json")
     assert code == 0
     assert set(json.loads(out)["added"].values()) == {0}
+
+
+def test_measured_cells_are_counted_in_words(capsys, tmp_path):
+    for name in ("a.db", "b.db"):
+        with Registry(tmp_path / name) as registry:
+            registry.add_measurement("isometry", f'{{"file": "{name}"}}', cell={}, result={}, reason=None, seconds=1.0)
+    assert main(["registry", "check", str(tmp_path / "a.db")]) == 0
+    assert "1 measured cell" in capsys.readouterr().out
+    assert main(["registry", "merge", str(tmp_path / "b.db"), "--registry", str(tmp_path / "a.db")]) == 0
+    assert "1 measured cell added" in capsys.readouterr().out
+    assert {*TABLES, *Merged().as_dict()} <= set(WORDS)
 
 
 def test_studies_and_candidates_are_listed(capsys, old):

@@ -137,6 +137,9 @@ def test_a_state_travels_without_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     (loaded,) = (two.load("key", 2) or {}).values()
     assert torch.equal(loaded, torch.arange(6.0).reshape(2, 3).t())
     assert two.load("key", 1) is None
+    found = two.load_latest("key", 3)  # what there is where the newest was lost
+    assert found is not None
+    assert found[0] == 2
     one.save("key", 3, {"w": torch.zeros(1)})  # nobody goes on from the last epoch
     assert one.take() == b""
     assert list(tmp_path.iterdir()) == []
@@ -240,11 +243,14 @@ def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tupl
 
 @needs_ray
 @pytest.mark.parametrize("places", [1, 2, 3])
-def test_results_are_those_of_the_serial_evaluator_to_the_bit(places: int, tuned: Any, tmp_path: Path) -> None:
+def test_results_are_those_of_the_serial_evaluator_to_the_bit(
+    places: int, tuned: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     evaluator, tune, task = tuned(places)
     jobs = in_rungs(task, [3, 1, 2, 0])
     serial = by_epoch(run(SerialEvaluator(task, Checkpoints(tmp_path / "b")), jobs))
     assert by_epoch(run(evaluator, jobs)) == serial
+    assert "trained again" not in caplog.text  # the states that the jobs brought were gone on from
     assert tune.most == places
     assert list((tmp_path / "a").iterdir()) == []
 
