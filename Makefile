@@ -16,7 +16,7 @@ help:
 	@echo "make bench    speed and memory, as ratios against Ray Tune and plain PyTorch (under 20 minutes on two cores)"
 	@echo "make bench-overheads    what a search adds to training, and the cost of pruning (about 6 minutes)"
 	@echo "make bench-strategies   strategies on objectives that cost nothing (about 10 minutes)"
-	@echo "make faults   kill, stop, starve and damage searches and registries, and see that nothing is lost (about 20 minutes)"
+	@echo "make faults   kill, stop, starve and damage searches and registries, and see that nothing is lost (about an hour)"
 	@echo "make clean    remove the virtual environment and everything built"
 
 $(VENV)/made: 
