@@ -20,6 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ class Search:
         """Every recorded epoch of a candidate, in the order of filing: candidate, epoch, figures, time."""
         if not self.registry.exists():
             return []
-        with sqlite3.connect(self.registry, timeout=60) as connection:
+        # Closed at once: a Registry looks at the files while it is opened, which may give up the locks of others here.
+        with closing(sqlite3.connect(self.registry, timeout=60)) as connection:
             try:
                 return connection.execute(
                     "SELECT number, epoch, train_loss, train_accuracy, validation_loss, validation_accuracy, recorded "
