@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from snas.errors import InputError, SnasError
 from snas.registries import wal
-from snas.registries.copies import copy_into, free_name
+from snas.registries.copies import copy_into, free_name, left_beside
 from snas.registries.explain import explain, is_busy, is_full, is_unwritable
 from snas.registries.filesystems import network_file_system
 from snas.schema import APPLICATION_ID, MIGRATIONS
@@ -59,6 +59,7 @@ class Database:
         self.before_commit: Callable[[], None] | None = None  # what is to be written with every transaction
         self._place: str | None = None  # where it is noted as open
         self._identity: tuple[int, int] | None = None  # of the file; None of a copy in memory
+        self._lost: str | None = None  # what is told since the file went away
         self._require_openable(create and not snapshot)
         try:
             if snapshot:
@@ -327,10 +328,13 @@ class Database:
     def _require_same_file(self) -> None:
         """Raise SnasError if the file was deleted or replaced since it was opened: results would go nowhere.
 
-        What the open file still has is saved beside it.
+        What the open file still has is saved beside it, once. Its log must not be there when that is moved back: SQLite
+        would play it into a file that it does not belong to.
         """
         if self._identity is None:
             return
+        if self._lost is not None:
+            raise SnasError(self._lost)
         try:
             found = self.path.stat()
             if (found.st_dev, found.st_ino) == self._identity:
@@ -342,13 +346,24 @@ class Database:
             raise SnasError(f"registry {self.path} cannot be reached any more: {error.strerror}") from error
         self._roll_back()
         saved = copy_into(self._db, free_name(self.path.with_name(f"{self.path.name}.rescued")))
-        raise SnasError(
+        if not os.path.lexists(self.path):
+            _put_aside(left_beside(self.path))
+        first = " and ".join(file.name for file in left_beside(self.path))
+        self._lost = (
             f"registry {self.path} was {what} while this command used it; all that it had is in {saved}: "
-            "move that back and run the same command"
+            f"{f'remove {first}, ' if first else ''}move that back and run the same command"
         )
+        raise SnasError(self._lost)
 
     def _explain(self, error: sqlite3.Error) -> SnasError:
         return explain(self.path, error)
+
+
+def _put_aside(files: list[Path]) -> None:
+    """Rename the log of a file that is gone. Who has it open still does; SQLite removes no log of a file that moved."""
+    for file in files:
+        with suppress(OSError):  # it stays, then, and is named
+            file.rename(free_name(file.with_name(f"{file.name}.orphaned")))
 
 
 @cache
