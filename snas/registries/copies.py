@@ -91,6 +91,25 @@ def seal(path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def unseal(path: Path) -> None:
+    """Remove the SHA-256 of a copy that is going to be written to; gone for good when this returns.
+
+    Raises:
+        SnasError: if it cannot be removed.
+    """
+    for place in {seal_of(path), seal_of(path.resolve())}:
+        try:
+            place.unlink()
+            if os.name == "posix":
+                _sync(place.parent)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SnasError(
+                f"cannot remove {place}, which does not hold once {path.name} is written to: {error.strerror}"
+            ) from error
+
+
 def broken_seal(path: Path) -> str | None:
     """What is wrong with a file that has its SHA-256 beside it; None where nothing is, or there is none."""
     try:
