@@ -312,7 +312,8 @@ class Registry(Database):
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"registry {self.path} is damaged (its row {row['id']}: {error}); snas registry check tells more; go "
-                "back to a backup, or name another file with --registry"
+                f"back to a backup (move {self.path.name}-wal and {self.path.name}-shm away first), or name another "
+                "file with --registry"
             ) from error
 
     def _has_ended(self, training_id: int) -> bool:

@@ -370,13 +370,60 @@ def test_a_registry_that_goes_away_is_noticed_and_saved(tmp_path, how):
         path.unlink()
         if how == "replaced":
             shutil.copy(OLD / "format-1.db", path)
-        with pytest.raises(SnasError, match=rf"a.db was {how} .*a.db.rescued: move that back"):
+        with pytest.raises(SnasError, match=rf"a.db was {how} .*a.db.rescued: .*move that back"):
             registry.record(number, report(2), status=Status.RUNNING)
     if how == "replaced":
         assert path.read_bytes() == (OLD / "format-1.db").read_bytes()
     with Registry(tmp_path / "a.db.rescued") as registry:
         (record,) = registry.candidates(registry.find_study("one"))
     assert record.epochs == 1
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_what_is_saved_can_be_moved_back_as_the_line_says(tmp_path, how):
+    from snas.registries.check import check
+    from snas.registries.heartbeat import at_work
+
+    path = tmp_path / "r.db"
+    with Registry(path) as registry:
+        study = registry.add_study("one", identity={}, samples=2000, environment={})
+
+        def add(numbers) -> None:
+            for number in numbers:
+                registry.add_candidate(study, number, seed=number, point=np.full(2, 0.5), kept={"a": 1})
+
+        with registry.together():
+            add(range(900))
+        registry.query("PRAGMA wal_checkpoint(RESTART)")
+        add(range(900, 905))
+
+        def work() -> None:
+            with at_work(registry, study):
+                path.unlink()
+                if how == "replaced":
+                    path.write_bytes(b"")
+                add([905])
+
+        with pytest.raises(SnasError) as caught:
+            work()
+        with pytest.raises(SnasError) as again:
+            add([905])
+        assert str(again.value) == str(caught.value)
+    aside = {"r.db-wal.orphaned", "r.db-shm.orphaned"} if how == "deleted" else {"r.db", "r.db-wal", "r.db-shm"}
+    assert {file.name for file in tmp_path.iterdir()} == {"r.db.rescued"} | aside
+    if how == "deleted":
+        assert "r.db.rescued: move that back and run the same command" in str(caught.value)
+    else:
+        assert "r.db.rescued: remove r.db-wal and r.db-shm, move that back" in str(caught.value)
+        for name in aside:
+            (tmp_path / name).unlink()
+    (tmp_path / "r.db.rescued").rename(path)
+    found = check(path)
+    assert found.problems == ()
+    assert found.counts["trainings"] == 905
+    with Registry(path) as registry:
+        registry.add_candidate(registry.find_study("one"), 905, seed=905, point=np.full(2, 0.5), kept={"a": 1})
+    assert check(path).counts["trainings"] == 906
 
 
 # Logs that are damaged
@@ -477,6 +524,24 @@ def test_an_older_backup_of_a_migration_is_left_alone(tmp_path):
     with sqlite3.connect(tmp_path / "old.db.format-1.bak.2") as copy:
         assert copy.execute("PRAGMA user_version").fetchone() == (1,)
     copy.close()
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_no_copy_is_written_where_the_log_of_an_earlier_file_lies(tmp_path, ending):
+    from snas.registries.backup import back_up
+
+    path = tmp_path / "old.db"
+    shutil.copy(OLD / "format-1.db", path)
+    left = [tmp_path / f"{name}{ending}" for name in ("copy.db", "old.db.format-1.bak")]
+    for file in left:
+        file.write_text("of an earlier file")
+    with pytest.raises(InputError, match=f"copy.db{ending} of an earlier file lies there; move that away"):
+        back_up(path, tmp_path / "copy.db", force=True)
+    assert not (tmp_path / "copy.db").exists()
+    Registry(path).close()
+    assert not (tmp_path / "old.db.format-1.bak").exists()
+    assert (tmp_path / "old.db.format-1.bak.2").exists()
+    assert [file.read_text() for file in left] == ["of an earlier file"] * 2
 
 
 def test_a_migration_without_room_for_its_backup_changes_nothing(tmp_path, monkeypatch):

@@ -210,6 +210,56 @@ def test_looking_at_a_backup_does_not_change_it(tmp_path):
     assert check(tmp_path / "copy.db").problems == ()
 
 
+def test_a_backup_that_is_worked_on_is_no_backup_any_more_and_its_results_can_be_merged(tmp_path):
+    path, copy = fill(tmp_path / "a.db"), tmp_path / "copy.db"
+    back_up(path, copy)
+    with Registry(copy) as registry:
+        with registry.together():
+            pass  # nothing is written
+        assert (tmp_path / "copy.db.sha256").exists()
+        study = registry.find_study("one")
+        registry.add_candidate(study, 2, seed=2, point=np.full(2, 0.5), kept={"a": 4}, traits={"rule": "random"})
+        assert not (tmp_path / "copy.db.sha256").exists()  # before the write is acknowledged
+    assert check(copy).problems == ()
+    assert merge(path, [copy]).trainings == 1
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_backup_of_an_earlier_format_is_no_backup_once_it_is_upgraded(tmp_path, number):
+    copy = tmp_path / "copy.db"
+    back_up(OLD / f"format-{number}.db", copy)
+    check(copy)
+    assert (tmp_path / "copy.db.sha256").exists()
+    (tmp_path / "link.db").symlink_to(copy)
+    Registry(tmp_path / "link.db").close()
+    assert not (tmp_path / "copy.db.sha256").exists()
+    assert check(copy).problems == ()
+    assert merge(tmp_path / "all.db", [copy]).studies > 0
+
+
+def test_a_backup_that_is_opened_on_a_network_changes_and_is_no_backup_any_more(tmp_path, monkeypatch):
+    copy = tmp_path / "copy.db"
+    back_up(fill(tmp_path / "a.db"), copy)
+    monkeypatch.setattr("snas.registries.database.network_file_system", lambda path: "nfs4")
+    Registry(copy).close()  # its header has how it is written
+    assert check(copy).problems == ()
+
+
+def test_a_write_that_fails_leaves_a_backup_sealed(tmp_path):
+    copy = tmp_path / "copy.db"
+    back_up(fill(tmp_path / "a.db"), copy)
+
+    def fail(registry: Registry) -> None:
+        with registry.together():
+            registry.set_samples(registry.find_study("one"), 9)
+            raise InputError("no")
+
+    with Registry(copy) as registry, pytest.raises(InputError, match="no"):
+        fail(registry)
+    assert (tmp_path / "copy.db.sha256").exists()
+    assert check(copy).problems == ()
+
+
 def test_a_backup_has_what_was_written_until_then_and_takes_nobodys_place(tmp_path):
     path, target = fill(tmp_path / "a.db"), tmp_path / "copy.db"
     with Registry(path) as registry:

@@ -53,7 +53,8 @@ def check(
         for problem in found.problems:
             sys.stdout.write(f"{clean(problem)}\n")
         sys.stdout.write(
-            f"{found.path}: {_count(len(found.problems), 'problem')}; keep the file, and go back to a backup\n"
+            f"{found.path}: {_count(len(found.problems), 'problem')}; keep the file, and go back to a backup "
+            f"(move {found.path.name}-wal and {found.path.name}-shm away first)\n"
         )
     else:
         sys.stdout.write(f"{found.path}: no problem in {_told(found.counts)} (format {found.format})\n")

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snas.errors import InputError
-from snas.registries.copies import copy_into, seal, seal_of
+from snas.registries.copies import copy_into, left_beside, seal, seal_of
 from snas.registries.database import Database
-from snas.registries.wal import log_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +50,16 @@ def _require_target(path: Path, target: Path, force: bool) -> None:
         raise InputError(f"cannot back up to {target}: folder {target.parent} does not exist")
     if len(target.name.encode()) > 240:
         raise InputError(f"cannot back up to {target.name[:40]}...: a name of more than 240 characters")
+    left = " and ".join(file.name for file in left_beside(target))
     if not target.exists():
+        if left:  # it would be played into the copy as soon as that is opened
+            raise InputError(
+                f"cannot back up to {target}: {left} of an earlier file lies there; move that away or name another file"
+            )
         return
     if target.samefile(path):
         raise InputError(f"cannot back up {path} to itself; name another file")
     if not force:
         raise InputError(f"{target} exists already; name another file, or replace it with --force")
-    if log_of(target).exists():
-        raise InputError(f"{target} is in use ({log_of(target).name} is beside it); name another file")
+    if left:
+        raise InputError(f"{target} is in use ({left} beside it); name another file")

@@ -7,18 +7,29 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from snas.errors import SnasError
 from snas.registries.explain import explain, is_outside
+from snas.registries.wal import index_of, log_of
+
+
+def left_beside(path: Path) -> list[Path]:
+    """Logs and journals beside the name of a registry: SQLite plays them into whatever file has that name."""
+    journal = path.with_name(f"{path.name}-journal")
+    found = [file for file in (log_of(path), index_of(path)) if os.path.lexists(file)]
+    with suppress(FileNotFoundError):
+        if journal.stat().st_size:  # an empty one is none
+            found.append(journal)
+    return found
 
 
 def free_name(path: Path) -> Path:
-    """`path`, or with .2, .3 ... behind it where there is a file of that name already."""
+    """`path`, or with .2, .3 ... behind it where there is a file of that name, or the log of one, already."""
     number, chosen = 1, path
-    while os.path.lexists(chosen):
+    while os.path.lexists(chosen) or left_beside(chosen):
         number += 1
         chosen = path.with_name(f"{path.name}.{number}")
     return chosen
@@ -78,6 +89,25 @@ def seal(path: Path) -> None:
         raise SnasError(f"cannot write {seal_of(path)}: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def unseal(path: Path) -> None:
+    """Remove the SHA-256 of a copy that is going to be written to; gone for good when this returns.
+
+    Raises:
+        SnasError: if it cannot be removed.
+    """
+    for place in {seal_of(path), seal_of(path.resolve())}:
+        try:
+            place.unlink()
+            if os.name == "posix":
+                _sync(place.parent)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SnasError(
+                f"cannot remove {place}, which does not hold once {path.name} is written to: {error.strerror}"
+            ) from error
 
 
 def broken_seal(path: Path) -> str | None:

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from snas.errors import InputError, SnasError
 from snas.registries import wal
-from snas.registries.copies import copy_into, free_name
+from snas.registries.copies import copy_into, free_name, left_beside, unseal
 from snas.registries.explain import explain, is_busy, is_full, is_unwritable
 from snas.registries.filesystems import network_file_system
 from snas.schema import APPLICATION_ID, MIGRATIONS
@@ -59,6 +59,8 @@ class Database:
         self.before_commit: Callable[[], None] | None = None  # what is to be written with every transaction
         self._place: str | None = None  # where it is noted as open
         self._identity: tuple[int, int] | None = None  # of the file; None of a copy in memory
+        self._may_be_sealed = not snapshot  # as a backup is that nobody has written to
+        self._lost: str | None = None  # what is told since the file went away
         self._require_openable(create and not snapshot)
         try:
             if snapshot:
@@ -118,9 +120,12 @@ class Database:
         try:
             self._patiently("BEGIN IMMEDIATE")
             self._require_same_file()
+            before = self._db.total_changes
             yield
             if self.before_commit is not None:
                 self.before_commit()
+            if self._db.total_changes > before:
+                self._unseal()
             self._patiently("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -220,6 +225,8 @@ class Database:
                 if is_busy(error) or is_unwritable(error):
                     raise
             reason = "its file system does not share memory between processes"
+        if mode == "wal":
+            self._unseal()  # the file's header changes
         if self._patiently("PRAGMA journal_mode = TRUNCATE")[0][0] != "truncate":
             raise SnasError(
                 f"registry {self.path}: {reason}, and other processes hold its write-ahead log; end them, and run this "
@@ -242,6 +249,7 @@ class Database:
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA user_version = {number}")
                 self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._unseal()
         except BaseException:
             for path in kept:  # the file is as it was
                 path.unlink(missing_ok=True)
@@ -257,6 +265,7 @@ class Database:
         """Read the file as it is now, without writing to it, and bring the copy up to date."""
         copy = self._connect(":memory:")
         self._db = copy
+        self._may_be_sealed = False
         with _OPENING:
             before = wal.look_at(self.path, index=not self._is_open_here())
             self._note_open()
@@ -324,13 +333,22 @@ class Database:
             with suppress(sqlite3.Error):  # the error that led here is the one to tell
                 self._db.execute("ROLLBACK")
 
+    def _unseal(self) -> None:
+        """Remove the SHA-256 beside a backup before it changes: it would be called damaged, and its results refused."""
+        if self._may_be_sealed:
+            unseal(self.path)
+            self._may_be_sealed = False
+
     def _require_same_file(self) -> None:
         """Raise SnasError if the file was deleted or replaced since it was opened: results would go nowhere.
 
-        What the open file still has is saved beside it.
+        What the open file still has is saved beside it, once. Its log must not be there when that is moved back: SQLite
+        would play it into a file that it does not belong to.
         """
         if self._identity is None:
             return
+        if self._lost is not None:
+            raise SnasError(self._lost)
         try:
             found = self.path.stat()
             if (found.st_dev, found.st_ino) == self._identity:
@@ -342,13 +360,24 @@ class Database:
             raise SnasError(f"registry {self.path} cannot be reached any more: {error.strerror}") from error
         self._roll_back()
         saved = copy_into(self._db, free_name(self.path.with_name(f"{self.path.name}.rescued")))
-        raise SnasError(
+        if not os.path.lexists(self.path):
+            _put_aside(left_beside(self.path))
+        first = " and ".join(file.name for file in left_beside(self.path))
+        self._lost = (
             f"registry {self.path} was {what} while this command used it; all that it had is in {saved}: "
-            "move that back and run the same command"
+            f"{f'remove {first}, ' if first else ''}move that back and run the same command"
         )
+        raise SnasError(self._lost)
 
     def _explain(self, error: sqlite3.Error) -> SnasError:
         return explain(self.path, error)
+
+
+def _put_aside(files: list[Path]) -> None:
+    """Rename the log of a file that is gone. Who has it open still does; SQLite removes no log of a file that moved."""
+    for file in files:
+        with suppress(OSError):  # it stays, then, and is named
+            file.rename(free_name(file.with_name(f"{file.name}.orphaned")))
 
 
 @cache

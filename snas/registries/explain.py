@@ -54,8 +54,8 @@ def explain(path: Path, error: sqlite3.Error) -> SnasError:
         return InputError(f"cannot write registry {path} ({text}); check its permissions")
     if is_damage(error):
         return InputError(
-            f"registry {path} is damaged ({text}); snas registry check tells more; go back to a backup, or name "
-            "another file with --registry"
+            f"registry {path} is damaged ({text}); snas registry check tells more; go back to a backup (move "
+            f"{path.name}-wal and {path.name}-shm away first), or name another file with --registry"
         )
     if code == sqlite3.SQLITE_IOERR:
         return SnasError(f"cannot read or write registry {path} ({text}); check its disk, then run the same command")
