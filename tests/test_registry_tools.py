@@ -279,6 +279,34 @@ def test_a_backup_has_what_was_written_until_then_and_takes_nobodys_place(tmp_pa
             back_up(path, target, force=True)
 
 
+def test_the_checksum_of_another_copy_is_kept_until_a_whole_one_takes_its_place(tmp_path, monkeypatch):
+    path, target, told = fill(tmp_path / "a.db"), tmp_path / "z.db", tmp_path / "z.db.sha256"
+    told.write_text("of a copy on a tape")
+    with pytest.raises(InputError, match=r"z.db.sha256 exists already; name another file, or replace it with --force"):
+        back_up(path, target)
+    assert (target.exists(), told.read_text()) == (False, "of a copy on a tape")
+    back_up(path, target, force=True)
+    before = told.read_bytes()
+
+    def full(part: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("snas.registries.copies._sync", full)
+    with pytest.raises(SnasError, match="No space left"):
+        back_up(path, target, force=True)
+    monkeypatch.undo()
+    assert told.read_bytes() == before
+    assert check(target).problems == ()
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_a_backup_does_not_take_the_name_of_a_log(tmp_path, ending):
+    path = fill(tmp_path / "a.db")
+    with pytest.raises(InputError, match=f"cannot back up to .*a.db{ending}: SQLite takes names that end in"):
+        back_up(path, tmp_path / f"a.db{ending}", force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
+
+
 # merge
 
 
