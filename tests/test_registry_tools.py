@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -279,6 +280,34 @@ def test_a_backup_has_what_was_written_until_then_and_takes_nobodys_place(tmp_pa
             back_up(path, target, force=True)
 
 
+def test_the_checksum_of_another_copy_is_kept_until_a_whole_one_takes_its_place(tmp_path, monkeypatch):
+    path, target, told = fill(tmp_path / "a.db"), tmp_path / "z.db", tmp_path / "z.db.sha256"
+    told.write_text("of a copy on a tape")
+    with pytest.raises(InputError, match=r"z.db.sha256 exists already; name another file, or replace it with --force"):
+        back_up(path, target)
+    assert (target.exists(), told.read_text()) == (False, "of a copy on a tape")
+    back_up(path, target, force=True)
+    before = told.read_bytes()
+
+    def full(part: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("snas.registries.copies._sync", full)
+    with pytest.raises(SnasError, match="No space left"):
+        back_up(path, target, force=True)
+    monkeypatch.undo()
+    assert told.read_bytes() == before
+    assert check(target).problems == ()
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_a_backup_does_not_take_the_name_of_a_log(tmp_path, ending):
+    path = fill(tmp_path / "a.db")
+    with pytest.raises(InputError, match=f"cannot back up to .*a.db{ending}: SQLite takes names that end in"):
+        back_up(path, tmp_path / f"a.db{ending}", force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.db"]
+
+
 # merge
 
 
@@ -296,6 +325,7 @@ def test_merging_brings_everything_once(tmp_path):
         "entries": 1 + len(old["entries"]),
         "environments": len(old["environments"]),
         "measurements": 0,
+        "updated": 0,
     }
     assert check(mine).problems == ()
     assert [other.read_bytes() for other in others] == before
@@ -331,6 +361,7 @@ def test_a_study_that_went_further_elsewhere_goes_on_from_there(tmp_path):
         "entries": 1,
         "environments": 0,
         "measurements": 0,
+        "updated": 2,
     }
     with Registry(path) as registry:
         study = registry.find_study("one")
@@ -342,6 +373,68 @@ def test_a_study_that_went_further_elsewhere_goes_on_from_there(tmp_path):
         (Status.RUNNING, 0),
     ]
     assert not any(merge(tmp_path / "b.db", [path]).as_dict().values())  # an earlier state brings nothing
+
+
+def test_a_study_that_has_another_winner_elsewhere_has_that_one_alone(tmp_path):
+    path = fill(tmp_path / "a.db", epochs=(1, 1), winner=False)
+    there = tmp_path / "b.db"
+    shutil.copy(path, there)
+    fill_winners(path, "searched 0", "searched 0 @epochs 3")
+    with Registry(there) as registry:
+        study = registry.find_study("one")
+        registry.add_candidate(study, 2, seed=2, point=np.full(2, 0.5), kept={"a": 4}, traits={"rule": "random"})
+        with at_work(registry, study):
+            pass
+    shutil.copy(there, tmp_path / "early.db")
+    assert merge(path, [tmp_path / "early.db"]).updated == 0
+    assert current(path) == ["searched 0", "searched 0 @epochs 3"]  # there is none there yet
+    with Registry(there) as registry:
+        study = registry.find_study("one")
+        registry.record(registry.candidates(study)[2].id, report(1, 0.9), status=Status.PAUSED)
+    fill_winners(there, "searched 2")
+    assert merge(path, [there]).as_dict() | {"environments": 0} == {
+        "studies": 0,
+        "trainings": 0,
+        "reports": 1,
+        "entries": 1,
+        "environments": 0,
+        "measurements": 0,
+        "updated": 2,
+    }
+    assert current(path) == ["searched 0 @epochs 3", "searched 2"]
+    first = content(path)
+    assert not any(merge(path, [there]).as_dict().values())
+    assert content(path) == first
+
+
+def fill_winners(path: Path, *names: str) -> None:
+    with Registry(path) as registry:
+        study = registry.find_study("one")
+        for name in names:
+            registry.add_entry(replace(make_entry("one", study.id), key=f"study one: {name} 0", method=name))
+
+
+def current(path: Path) -> list[str]:
+    with Registry(path) as registry:
+        return sorted(entry.method for entry in registry.entries() if not entry.superseded)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_the_last_sign_of_life_of_a_study_comes_with_what_went_further(tmp_path, later):
+    path = fill(tmp_path / "a.db", epochs=(1,), winner=False)
+    there = tmp_path / "b.db"
+    shutil.copy(path, there)
+    for place in (path, there):
+        with Registry(place) as registry, at_work(registry, registry.find_study("one")):
+            pass
+    with Registry(there) as registry:
+        registry.record(1, report(2), status=Status.FINISHED)
+    change(path, "UPDATE workers SET host = 'here', seen = '2026-01-02T00:00:00.000+00:00', outcome = 'stopped: x'")
+    change(there, f"UPDATE workers SET host = 'there', seen = '2026-01-0{3 if later else 1}T00:00:00.000+00:00'")
+    assert merge(path, [there]).reports == 1
+    with Registry(path) as registry:
+        pulse = pulse_of(registry, registry.find_study("one"))
+    assert (pulse.host, pulse.life) == (("there", Life.FINISHED) if later else ("here", Life.STOPPED))
 
 
 CONFLICTS = {

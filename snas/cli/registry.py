@@ -25,6 +25,7 @@ WORDS = {
     "entries": ("row of the leaderboard", "rows of the leaderboard"),
     "environments": ("environment", "environments"),
     "measurements": ("measured cell", "measured cells"),
+    "updated": ("known row", "known rows"),
 }
 STYLES = {"running": "green", "slow": "yellow", "dead": "red", "stopped": "yellow", "finished": "dim"}
 
@@ -103,8 +104,12 @@ def merge(
 
     path = registry_path(registry)
     merged = merge_registries(path, others).as_dict()
+    updated = merged.pop("updated")
     if format == "json":
-        print_json({"registry": path, "others": others, "added": merged})
+        print_json({"registry": path, "others": others, "added": merged, "updated": updated})
+    elif updated:
+        brought = f"{_told({'updated': updated})} brought up to date"
+        sys.stdout.write(f"{path}: {_told(merged)} added, {brought}\n")
     elif any(merged.values()):
         sys.stdout.write(f"{path}: {_told(merged)} added\n")
     else:

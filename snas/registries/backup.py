@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from snas.errors import InputError
 from snas.registries.copies import copy_into, left_beside, seal, seal_of
 from snas.registries.database import Database
+
+ENDINGS = "-wal", "-shm", "-journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,6 @@ def back_up(path: Path | str, target: Path | str, *, force: bool = False) -> Bac
     target = Path(target)
     with Database(path, create=False, upgrade=False) as opened:
         _require_target(opened.path, target, force)
-        seal_of(target).unlink(missing_ok=True)  # of a file that is replaced
         copy_into(opened.connection, target, replace=force)
     seal(target)
     with Database(target, create=False, snapshot=True) as copy:
@@ -50,16 +52,20 @@ def _require_target(path: Path, target: Path, force: bool) -> None:
         raise InputError(f"cannot back up to {target}: folder {target.parent} does not exist")
     if len(target.name.encode()) > 240:
         raise InputError(f"cannot back up to {target.name[:40]}...: a name of more than 240 characters")
+    if target.name.endswith(ENDINGS):
+        raise InputError(
+            f"cannot back up to {target}: SQLite takes names that end in {', '.join(ENDINGS)} for logs; name another"
+        )
     left = " and ".join(file.name for file in left_beside(target))
     if not target.exists():
         if left:  # it would be played into the copy as soon as that is opened
             raise InputError(
                 f"cannot back up to {target}: {left} of an earlier file lies there; move that away or name another file"
             )
-        return
-    if target.samefile(path):
+    elif target.samefile(path):
         raise InputError(f"cannot back up {path} to itself; name another file")
-    if not force:
-        raise InputError(f"{target} exists already; name another file, or replace it with --force")
+    for file in (target, seal_of(target)):
+        if os.path.lexists(file) and not force:
+            raise InputError(f"{file} exists already; name another file, or replace it with --force")
     if left:
         raise InputError(f"{target} is in use ({left} beside it); name another file")

@@ -41,7 +41,7 @@ def copy_into(connection: sqlite3.Connection, target: Path, *, replace: bool = F
     Args:
         connection: which is not in a transaction; others may write meanwhile.
         target: the file.
-        replace: whether a file of that name is replaced.
+        replace: whether a file of that name is replaced, and its SHA-256 removed; not before the copy is whole.
 
     Returns:
         The target.
@@ -106,7 +106,7 @@ def unseal(path: Path) -> None:
             continue
         except OSError as error:
             raise SnasError(
-                f"cannot remove {place}, which does not hold once {path.name} is written to: {error.strerror}"
+                f"cannot remove {place}, which does not hold once {path.name} changes: {error.strerror}"
             ) from error
 
 
@@ -139,6 +139,7 @@ def digest_of(path: Path) -> str:
 
 def _rename(part: Path, target: Path, *, replace: bool) -> None:
     if replace:
+        seal_of(target).unlink(missing_ok=True)
         os.replace(part, target)
         return
     try:

@@ -40,7 +40,7 @@ PROGRESS = ("kept", "signals", "mask_checksum", "status", "reason", "test_loss",
 
 @dataclass(slots=True)
 class Merged:
-    """How many rows came new into a registry."""
+    """How many rows came new into a registry, and how many that were there have changed."""
 
     studies: int = 0
     trainings: int = 0
@@ -48,6 +48,7 @@ class Merged:
     entries: int = 0
     environments: int = 0
     measurements: int = 0
+    updated: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """All as plain values."""
@@ -101,6 +102,7 @@ class _Locks:
         self._stack = stack
         self._held: set[str] = set()
         self.new: set[tuple[str, int]] = set()  # tables and ids of what was not there before
+        self.changed: set[tuple[str, int]] = set()  # of what was, and has changed
 
     def hold_study(self, study_id: int) -> None:
         """Hold a study for this process; raises BusyError where another one works on it."""
@@ -143,6 +145,9 @@ class _Merging:
                 study = self._studies[row["study_id"]]
                 self._training(row, {"study_id": study, "number": row["number"], "repeat": row["repeat"]})
         entries = {row["id"]: self._entry(row) for row in self._rows("entries")}
+        for study in sorted(self._extended):
+            self._supersede(study, set(entries.values()))
+            self._take_sign_of_life(study)
         for row in self._rows("trainings"):
             if row["entry_id"] is not None:
                 self._training(row, {"entry_id": entries[row["entry_id"]], "number": row["number"]})
@@ -173,6 +178,25 @@ class _Merging:
             changed = ("search_epochs", "search_seconds", "superseded")
             self._update("entries", known["id"], {name: row[name] for name in changed})
         return int(known["id"])
+
+    def _supersede(self, study: int, theirs: set[int]) -> None:
+        """Let a study that went further in the other one have the winner that it has there, as `Registry.supersede`."""
+        own = [row for row in self._select_mine("entries", study_id=study) if " @epochs " not in row["key"]]
+        if not any(row["id"] in theirs and not row["superseded"] for row in own):
+            return  # it has not come to one there
+        for row in own:
+            if row["id"] not in theirs and not row["superseded"]:
+                self._locks.hold_entry(row["id"])
+                self._update("entries", row["id"], {"superseded": 1})
+
+    def _take_sign_of_life(self, study: int) -> None:
+        """Who worked last on a study that went further in the other one."""
+        known = self._mine("workers", study_id=study)
+        there = next(row_id for row_id, mine in self._studies.items() if mine == study)
+        for worker in self._rows("workers", study_id=there):
+            if known is None or worker["seen"] > known["seen"]:
+                self._registry.query("DELETE FROM workers WHERE study_id = ?", study)
+                self._add("workers", {**worker, "study_id": study}, has_id=False)
 
     def _training(self, row: Values, place: Values) -> None:
         known = self._mine("trainings", **place)
@@ -261,7 +285,10 @@ class _Merging:
         return _select(self._other, table, where)
 
     def _mine(self, table: str, **where: Any) -> Values | None:
-        return next(iter(_select(self._registry, table, where)), None)
+        return next(iter(self._select_mine(table, **where)), None)
+
+    def _select_mine(self, table: str, **where: Any) -> list[Values]:
+        return _select(self._registry, table, where)
 
     def _add(self, table: str, row: Mapping[str, Any], *, has_id: bool = True) -> int:
         values = {name: value for name, value in row.items() if name != "id" or not has_id}
@@ -276,8 +303,15 @@ class _Merging:
         return row_id
 
     def _update(self, table: str, row_id: int, values: Values) -> None:
+        known = self._select_mine(table, id=row_id)[0]
+        values = {name: value for name, value in values.items() if value != known[name]}
+        if not values:
+            return
         settings = ", ".join(f"{name} = ?" for name in values)
         self._registry.query(f"UPDATE {table} SET {settings} WHERE id = ?", *values.values(), row_id)
+        if (table, row_id) not in self._locks.new:
+            self._locks.changed.add((table, row_id))
+            self._merged.updated = len(self._locks.changed)
 
 
 def _without_files(traits: Any) -> Any:

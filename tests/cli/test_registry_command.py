@@ -118,6 +118,11 @@ def test_backup_and_merge_tell_what_they_did(capsys, old, tmp_path):
     assert (code, out, err) == (0, f"all.db: {counts} added\n", "")
     code, out, _ = run(capsys, "merge", "copy.db", "old.db", "--registry", "all.db")
     assert (code, out) == (0, "all.db: nothing new; it has all of this already\n")
+    with Registry(tmp_path / "copy.db") as registry:
+        (study,) = registry.studies()
+        registry.set_samples(study, study.samples + 1)
+    code, out, _ = run(capsys, "merge", "copy.db", "--registry", "all.db")
+    assert (code, out) == (0, "all.db: nothing added, 1 known row brought up to date\n")
     code, out, _ = run(capsys, "merge", "copy.db", "--registry", "all.db", "--format", "json")
     assert code == 0
     assert set(json.loads(out)["added"].values()) == {0}
