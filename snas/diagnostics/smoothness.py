@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from snas.errors import InputError
+from snas.errors import FailedError, InputError
 from snas.masks import weights_of
 from snas.pruning.passes import isolated, total_gradient
 from snas.pruning.scores import Batch
@@ -60,6 +61,8 @@ def local_lipschitz(gradient: Callable[[Vector], Vector], start: Vector, end: Ve
     for share in _shares(delta):
         there = gradient([before + share * part for before, part in zip(start, step, strict=True)])
         change = _norm([new - old for new, old in zip(there, here, strict=True)])
+        if not math.isfinite(change):
+            raise FailedError(f"the gradient is not finite at {share:g} of a step")
         largest = max(largest, change / (share * length))
     return largest
 

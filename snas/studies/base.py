@@ -79,7 +79,12 @@ class Study(ABC):
         name: under which it is registered.
         filed: under which name its cells are filed, where another study measures the same; its own by default.
         version: raised when what is measured means something else, so that older measurements are not taken for it.
+        shown: factors that its tables keep apart though its own grids have one value of them; where it is given, other
+            factors that these grids do not vary take one value at a time, so that no mean is over settings that differ.
+            None: its tables keep all factors apart.
     """
+
+    shown: tuple[str, ...] | None = None
 
     name: str = ""
     filed: str = ""

@@ -74,5 +74,5 @@ def _convert(value: Any, like: tuple[Any, ...], name: str) -> Any:
         if isinstance(value, bool) or (kind is int and isinstance(value, float) and value != int(value)):
             raise ValueError
         return kind(value)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise InputError(f"factor {name!r} is {value!r}; expected a value of type {kind.__name__}") from None

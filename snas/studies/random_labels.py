@@ -40,6 +40,8 @@ LABELS = ("true", "shuffled")
 class RandomLabels(Study):
     """Dense and sparse networks on true and on shuffled labels; the mask is always chosen by true labels."""
 
+    shown = ()
+
     def grid(self, scale: Scale) -> Grid:
         """LeNet-5-Caffe on MNIST, dense and 99 % sparse; LeNet-300-100 on digits."""
         common = {"labels": LABELS}

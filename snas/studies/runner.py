@@ -17,16 +17,21 @@ from snas.locks import BusyError, owned
 from snas.registry import Registry
 from snas.settings import StudySettings, registry_path
 from snas.studies.base import Cell, Point, Study, open_study
-from snas.studies.lab import Lab
+from snas.studies.lab import Lab, split_space
 from snas.training.devices import environment, intraop_threads
 
 PAUSE_SECONDS = 0.5  # between looks at cells that another process is measuring
 
 
 def key_of(study: Study, cell: Cell, lab: Lab) -> str:
-    """All that a cell's result depends on: its factors, the data themselves, and the study's version."""
+    """All that a cell's result depends on: its factors, the data themselves, networks of the user's own code, and the
+    study's version."""
     data = {name: lab.dataset(name).fingerprint for name in study.datasets(cell)}
-    return json.dumps({"version": study.version, "cell": dict(cell), "data": data}, sort_keys=True)
+    content: dict[str, Any] = {"version": study.version, "cell": dict(cell), "data": data}
+    space = cell.get("space")
+    if isinstance(space, str) and ":" in split_space(space)[0]:  # code that may have changed since
+        content["networks"] = {name: lab.bench(space, name).space.network for name in data}
+    return json.dumps(content, sort_keys=True)
 
 
 def read_points(registry: Registry, study: Study, cells: Sequence[Cell], lab: Lab) -> list[Point]:

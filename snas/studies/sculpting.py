@@ -40,6 +40,8 @@ EQUIVALENTS = (  # of table 4.6: what the base network's blocks and widening are
 class Sculpting(Study):
     """Wider, shallower and deeper networks, pruned without labels to exactly the weights of the base network."""
 
+    shown = ()
+
     def grid(self, scale: Scale) -> Grid:
         """ResNet-20 on CIFAR-10 with all equivalents of table 4.6, or narrower ones on MNIST or digits."""
         space = {"tiny": "resnet20:width=6", "small": "resnet20:width=4", "paper": "resnet20"}[scale]

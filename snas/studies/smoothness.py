@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Smoothness(Study):
     """Local Lipschitz constant of the gradient along training: is it larger the sparser the network?"""
 
+    shown = ()
+
     def grid(self, scale: Scale) -> Grid:
         """Simple-CNN with 0, 50, 70 and 90 % of its weights removed by SNIP, as in the source's figure 5.5."""
         common = {"method": ("snip",), "optimizer": ("sgd",), "momentum": (0.0,), "schedule": ("constant",)}

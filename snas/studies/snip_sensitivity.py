@@ -42,6 +42,8 @@ NAMES = {"normal": "RN", "truncated": "TN", "glorot": "VS-X", "he": "VS-H"}
 class SnipSensitivity(Study):
     """SNIP with batches of 1 to all examples (figure 3.3), and from several initializations (table 3.3)."""
 
+    shown = ()
+
     def grid(self, scale: Scale) -> Grid:
         """90 % sparse networks. The first values are varied around: 100 examples, and VS-X."""
         tiny = scale == "tiny"

@@ -39,6 +39,8 @@ SCHEDULES = ("constant", "linear")
 class StepsToResult(Study):
     """Steps to a goal error against batch size: where does a larger batch stop to help, dense and sparse?"""
 
+    shown = ("dataset", "space", "optimizer", "schedule", "goal", "block", "sparsity", "batch_size")
+
     def grid(self, scale: Scale) -> Grid:
         """The source's workloads with batch sizes 2 to 16,384, or LeNet-300-100 on digits or MNIST."""
         ranges = {"lr": ("0.003..0.3",), "momentum": ("0..0.97",)}

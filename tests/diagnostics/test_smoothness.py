@@ -10,7 +10,7 @@ from snas.data.arrays import from_arrays
 from snas.data.split import split_data
 from snas.densities import Densities, Layer
 from snas.diagnostics.smoothness import SmoothnessWatcher, local_lipschitz
-from snas.errors import InputError
+from snas.errors import FailedError, InputError
 from snas.masks import Masks
 from snas.pruning.scores import Batch
 from snas.training.rule import TrainingRule
@@ -40,6 +40,13 @@ def test_it_is_the_largest_ratio_along_the_step():
     # sqrt is steepest at the beginning: at a tenth of the way the ratio is sqrt(0.1) / 0.1.
     assert local_lipschitz(lambda w: [w[0].sqrt()], start, end) == pytest.approx(0.1**-0.5)
     assert local_lipschitz(lambda w: [w[0].sqrt()], start, end, delta=0.5) == pytest.approx(0.5**-0.5)
+
+
+def test_a_gradient_that_is_not_finite_has_no_constant():
+    start, end = [torch.tensor([1.0, 2.0])], [torch.tensor([0.0, 4.0])]
+    for factor in (float("nan"), float("inf")):
+        with pytest.raises(FailedError, match="not finite at"):
+            local_lipschitz(lambda weights, factor=factor: [weights[0] * factor], start, end)
 
 
 def test_no_step_has_no_constant_and_impossible_settings_are_refused():

@@ -118,6 +118,32 @@ def test_other_versions_and_other_data_are_measured_anew(tmp_path, monkeypatch):
     assert [count[2] for count in heard.counts] == [0, 0, 0, 8]
 
 
+def test_a_network_of_ones_own_that_has_changed_is_measured_anew(monkeypatch):
+    class Counts(Study):
+        """Counts weights."""
+
+        def grid(self, scale):
+            return {"dataset": ("digits",), "space": ("own.py:make",), "seed": (0,)}
+
+        def measure(self, cell, lab):
+            return {"weights": lab.bench(cell["space"], cell["dataset"]).space.total_weights}
+
+        def tables(self, points):
+            return [Table("Weights", ["weights"], [[str(point.result["weights"])] for point in measured(points)])]
+
+    monkeypatch.setitem(studies._members, "counts", Counts)
+    found = []
+    for width in (20, 20, 5):
+        Path("own.py").write_text(
+            "from torch import nn\ndef make(input_shape, classes):\n"
+            f"    return nn.Sequential(nn.Flatten(), nn.Linear(64, {width}), nn.ReLU(), nn.Linear({width}, 10))\n"
+        )
+        result = snas.run_study("counts", registry="r.db")
+        with Registry("r.db") as registry:
+            found.append((result.points[0].result["weights"], len(registry.measurements("counts"))))
+    assert found == [(1480, 1), (1480, 1), (370, 2)]
+
+
 def test_a_cell_that_fails_is_filed_with_its_reason_and_one_that_cannot_be_filed_stops_the_study():
     heard = Heard()
     result = snas.run_study("sums", a=[13, 1], b=0.5, seeds=1, registry="r.db", listener=heard)
@@ -158,6 +184,19 @@ def test_bad_grids_are_refused_before_anything_is_measured(given, message):
     with pytest.raises(InputError, match=re.escape(message)):
         snas.run_study("sums", registry="r.db", listener=heard, **given)
     assert heard.cells == []
+
+
+@pytest.mark.parametrize("study", ["smoothness", "transfer", "random-labels", "snip-sensitivity", "steps-to-result"])
+def test_tables_take_no_mean_over_settings_that_differ(study, capsys):
+    factor = "cap=1,2" if study == "steps-to-result" else "lr=0.01,0.1"
+    assert main(["study", study, "--factor", factor, "--registry", "r.db"]) == 2
+    assert f"has 2 values, but tables of study '{study}' are of one at a time" in capsys.readouterr().err
+    assert not Path("r.db").exists()
+
+
+def test_infinity_is_no_whole_number():
+    with pytest.raises(InputError, match="expected a value of type int"):
+        adjusted({"every": (1, 2)}, {"every": float("inf")}, study="sums")
 
 
 def test_values_are_read_in_the_type_of_the_factor():
