@@ -217,6 +217,11 @@ class Enforcer:
         pairs = [pair for name, pair in self._pairs.items() if name not in names]
         self._weights, self._factors = [weight for weight, _ in pairs], [factor for _, factor in pairs]
 
+    def factor_of(self, weight: Tensor) -> Tensor | None:
+        """Ones and zeros that a weight's gradient is multiplied with; None for what is not looked after."""
+        found = (factor for own, factor in zip(self._weights, self._factors, strict=True) if own is weight)
+        return next(found, None)
+
     @torch.no_grad()
     def mask_gradients(self) -> None:
         """Zero the gradients of masked weights; call between `backward` and `step`."""

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import IO, cast
@@ -23,7 +24,9 @@ from typing import IO, cast
 import torch
 
 from snas.errors import InputError, SnasError
+from snas.evaluators import worker
 from snas.evaluators.base import Failure, Feed, Job, evaluators
+from snas.evaluators.forks import Copy, safe
 from snas.evaluators.parked import MOST_BYTES
 from snas.evaluators.rounds import Rounds, Running
 from snas.evaluators.sharing import Answer, Setup, own_plugins, pack, without_examples, write_examples
@@ -56,17 +59,12 @@ class Process:
         """
         self.connection, theirs = Pipe()
         descriptors = theirs.fileno(), examples.fileno()
+        self._process: Copy | subprocess.Popen[bytes]
         with theirs, _no_interrupt(), _room():
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "snas.evaluators.worker", *map(str, descriptors)],
-                pass_fds=descriptors,
-                env={
-                    **os.environ,
-                    **dict.fromkeys(THREADS, str(threads)),
-                    "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-                },
-                stdin=subprocess.DEVNULL,
-            )
+            if safe(threads):
+                self._process = Copy(partial(worker.main, theirs, examples.fileno()), keep=descriptors)
+            else:
+                self._process = _started(descriptors, threads)
         self._first: bytes | None = setup
         self._spaces: set[int] = set()
         self._begun = False
@@ -102,7 +100,7 @@ class Process:
         self.connection.close()
         try:
             code = self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, TimeoutError):
             self._process.kill()
             code = self._process.wait()
         if code > 0 and not self._begun:
@@ -261,6 +259,20 @@ class ProcessesEvaluator(Rounds[_Training]):
         log.warning("%s goes on from epoch %d in another process: %s", job.key, job.start, reason)
         self._start(training.place)
         return None
+
+
+def _started(descriptors: tuple[int, int], threads: int) -> subprocess.Popen[bytes]:
+    """A worker that is started anew, with these file descriptors."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "snas.evaluators.worker", *map(str, descriptors)],
+        pass_fds=descriptors,
+        env={
+            **os.environ,
+            **dict.fromkeys(THREADS, str(threads)),
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        },
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def cores() -> int:

@@ -123,7 +123,7 @@ def _train(
     stack.train()
     together = Steps(sessions, clean=stack.clean, whole=whole)
     steps = len(orders[0][0])
-    totals = torch.zeros(2, len(sessions), device=first.device)
+    totals = torch.zeros(2, len(sessions), dtype=torch.float64, device=first.device)
     for index in range(steps):
         if stop.is_set():
             raise SnasError("interrupted")
@@ -136,7 +136,7 @@ def _train(
         stack.backward(losses.mean(0).sum())
         together.take(index, steps)
         with torch.no_grad():
-            totals += torch.stack((losses.detach().sum(0), (logits.argmax(2) == y).sum(0)))
+            totals += torch.stack((losses.detach().double().sum(0), (logits.argmax(2) == y).sum(0)))
     return [(loss, accuracy) for loss, accuracy in (totals / len(first.data.train.y)).t().tolist()]
 
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snas.data.split import Arrays, SearchData
 from snas.errors import DivergedError, InputError, one_line
+from snas.graphs import Flat, Graph
 from snas.kernels.compression import Compression, choose_kernel
 from snas.kernels.sparse_linear import SparseLinear
 from snas.masks import Enforcer, Masks, audit
@@ -27,6 +28,7 @@ from snas.seeds import Stream, derive, seeded
 from snas.training.augment import crop_and_flip
 from snas.training.rule import TrainingRule
 from snas.training.watcher import Watcher
+from snas.training.written_out import WrittenOut
 
 if TYPE_CHECKING:
     from snas.pruning.goal import Goal
@@ -114,6 +116,9 @@ class Session:
         else:
             self.enforcer = self._let_move(movement, goal)
         self.augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
+        self._graph: Graph | None = None  # once it was looked for
+        self._looked = False
+        self._flat: Flat | None = None
 
     def train_epoch(self) -> Epoch:
         """Train one epoch, audit the masks, and validate.
@@ -126,7 +131,11 @@ class Session:
         """
         start = perf_counter()
         batches, generator = self.begin_epoch()
-        totals = torch.zeros(2, device=self.device)
+        if (written := self._written_out()) is not None:
+            train = self.data.train
+            mean_loss, accuracy = written.train(train.x, train.y, batches, self.epoch)
+            return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         with self._seeded(self.epoch + 1):
             for index, batch in enumerate(batches):
                 self._choose_form(index, len(batches))
@@ -325,6 +334,22 @@ class Session:
             self._mover.load_tensors(state)
             self.masks = self._mover.masks
         self.epoch = epoch
+
+    def _written_out(self) -> WrittenOut | None:
+        """What trains an epoch without autograd, where that is possible: float32 or more on a CPU, a mask that stays,
+        nobody who looks on, no layer in compressed form, and a network that has a graph."""
+        if self.augments or self._mover or self._watcher or self._kernels.compressed:
+            return None
+        x = self.data.train.x
+        if self.device.type != "cpu" or self.rule.precision != "fp32" or not x.is_contiguous():
+            return None
+        if not self._looked:
+            self._graph, self._looked = Graph.of(self.model, x.shape[1:]), True
+        if self._graph is None or x.dtype != next(self.model.parameters()).dtype:
+            return None
+        if self._flat is None or not self._flat.holds():
+            self._flat = Flat(self.model.parameters(), self.optimizer, self.rule.make_optimizer)
+        return WrittenOut(self._graph, self.model, self.rule, self._flat, self._flat.laid_out(self.enforcer.factor_of))
 
     def _let_move(self, movement: Movement, goal: Goal | None) -> Support:
         """Have the movement move the mask of this training."""

@@ -1,0 +1,6 @@
+"""Perceptrons as lists of steps: forward and backward passes written out, with memory of their own, without autograd."""
+
+from snas.graphs.flat import Flat
+from snas.graphs.graph import Frame, Graph
+
+__all__ = ["Flat", "Frame", "Graph"]

@@ -1,0 +1,107 @@
+"""A network's parameters in one row, its gradients in another, its optimizer's moments in others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Flat:
+    """Parameters that lie one behind the other, so that one operation changes all of them.
+
+    Every parameter becomes a view of the row, and has a view of the gradients' row as its `grad`. What optimizers do is
+    done entry by entry, so that results are those of the parameters apart, to rounding; moments stay where everybody
+    looks for them, with each parameter's own optimizer, as views of the rows that are stepped.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], optimizer: Optimizer, make: Callable[[list[nn.Parameter]], Optimizer]
+    ) -> None:
+        """Lay the parameters out.
+
+        Args:
+            parameters: of one type, on one device, contiguous.
+            optimizer: that looks after them, which keeps their state.
+            make: makes an optimizer of the same kind.
+
+        Raises:
+            ValueError: if some of the parameters have state and others none, as after steps without their gradients.
+        """
+        self._parameters = list(parameters)
+        self._own = optimizer
+        with torch.no_grad():
+            row = torch.cat([parameter.reshape(-1) for parameter in self._parameters])
+            self.gradient = torch.zeros_like(row)
+            parts = zip(self._parameters, self._parts(row), self._parts(self.gradient), strict=True)
+            for parameter, part, of_part in parts:
+                parameter.data, parameter.grad = part, of_part
+            self._row = nn.Parameter(row)
+        self._row.grad = self.gradient
+        self.optimizer = make([self._row])
+        self._take()
+
+    def holds(self) -> bool:
+        """Whether parameters, gradients and the optimizer's state are in the rows still, as they were left."""
+        pairs: list[tuple[Tensor | None, Tensor]] = []
+        pairs += zip(self._parameters, self._parts(self._row.data), strict=True)
+        pairs += zip((parameter.grad for parameter in self._parameters), self._parts(self.gradient), strict=True)
+        states = [self._own.state.get(parameter, {}) for parameter in self._parameters]
+        for key, value in self.optimizer.state[self._row].items():
+            if self._is_moment(value):
+                pairs += zip((state.get(key) for state in states), self._parts(value), strict=True)
+            elif any(not torch.equal(torch.as_tensor(state.get(key)), torch.as_tensor(value)) for state in states):
+                return False
+        return all(value is not None and value.data_ptr() == view.data_ptr() for value, view in pairs)
+
+    def laid_out(self, of_parameter: Callable[[nn.Parameter], Tensor | None]) -> Tensor | None:
+        """A row with something of each parameter's shape, ones where there is nothing; None where there is none."""
+        found = [of_parameter(parameter) for parameter in self._parameters]
+        if all(value is None for value in found):
+            return None
+        row = torch.ones_like(self.gradient)
+        for value, part in zip(found, self._parts(row), strict=True):
+            if value is not None:
+                part.copy_(value)
+        return row
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Change the parameters by the gradients."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+
+    def hand_back(self) -> None:
+        """Have each parameter's own optimizer know the state as it is now."""
+        for key, value in self.optimizer.state[self._row].items():
+            views = self._parts(value) if self._is_moment(value) else None
+            for number, parameter in enumerate(self._parameters):
+                self._own.state[parameter][key] = views[number] if views else _copied(value)
+
+    def _take(self) -> None:
+        """Take over the state that the parameters have."""
+        states = [self._own.state.get(parameter) or {} for parameter in self._parameters]
+        if len({tuple(state) for state in states}) > 1:
+            raise ValueError("some parameters have been stepped and others have not")
+        for key, value in states[0].items():
+            each = [state[key] for state in states]
+            moments = [value for value in each if isinstance(value, Tensor) and value.ndim]
+            whole = torch.cat([moment.reshape(-1) for moment in moments]) if len(moments) == len(each) else _copied(value)
+            self.optimizer.state[self._row][key] = whole
+        self.hand_back()
+
+    def _is_moment(self, value: object) -> bool:
+        return isinstance(value, Tensor) and value.shape == self._row.shape
+
+    def _parts(self, row: Tensor) -> list[Tensor]:
+        """Each parameter's part of a row, in its shape."""
+        parts = row.split([parameter.numel() for parameter in self._parameters])
+        return [part.view(parameter.shape) for parameter, part in zip(self._parameters, parts, strict=True)]
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,338 @@
+"""A perceptron's forward and backward passes as a list of steps: found by tracing its code, and compared with autograd.
+
+Small networks spend most of a step on what surrounds the arithmetic: recording operations for autograd, walking back
+through the record, memory for every result, an optimizer that looks at each parameter. A network whose code is a
+straight line of operations (skip connections included) needs none of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
+
+from snas.graphs.steps import ByAutograd, LeakyLine, Normalization, Product, Rectifier, Step, Sum, Value
+
+LARGEST = 1 << 19  # weights of a layer: beyond, its product takes nearly all of a step
+_REMEMBERED = 64  # architectures
+_TOLERANCE = 1e-9  # relative, in double precision
+_PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device)
+_ADDITIONS = (operator.add, operator.iadd, torch.add)
+_RESHAPES = ("flatten", "view", "reshape", torch.flatten, torch.reshape)
+_RECTIFIERS = (functional.relu, torch.relu, "relu")
+_OF_MODULES = frozenset(vars(nn.Module()))
+
+
+class _Straight(Exception):
+    """The network's code is not a straight line of operations that can be written out; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """One operation: what it is, whose parameters it has, and which earlier ones it reads (-1: the input).
+
+    Attributes:
+        kind: "module", "add" or "function".
+        reads: one or two numbers.
+        path: of the module.
+        function: of one value, for "function".
+    """
+
+    kind: str
+    reads: tuple[int, ...]
+    path: str = ""
+    function: Callable[[Tensor], Tensor] | None = None
+
+
+class Graph:
+    """The operations of networks of one architecture."""
+
+    def __init__(self, nodes: Sequence[_Node], result: int) -> None:
+        """Use `Graph.of`."""
+        self._nodes = tuple(nodes)
+        self._result = result
+
+    @classmethod
+    def of(cls, model: nn.Module, input_shape: Sequence[int]) -> Graph | None:
+        """The graph of a network on the CPU, which is left as it is; None where there is none.
+
+        There is one where its code, in training, is a straight line of operations on (batch, features) without random
+        numbers, of linear layers up to `LARGEST` weights and layers without memory of their own, each used once; and
+        where on random numbers, in double precision, the steps give the outputs and gradients that autograd gives.
+        """
+        if not _may_have(model):
+            return None
+        key, alive = _identity(model, input_shape)
+        if key in _known:
+            _known.move_to_end(key)
+            return _known[key][0]
+        found: Graph | None = None
+        try:
+            found = _trace(model, tuple(input_shape))
+            _prove(found, model, tuple(input_shape))
+        except Exception:  # whatever the network's code raises when it is traced: it is trained as it is
+            found = None
+        _known[key] = found, alive
+        if len(_known) > _REMEMBERED:
+            _known.popitem(last=False)
+        return found
+
+    def frame(self, model: nn.Module, batch: int, features: int) -> Frame:
+        """The steps for batches of one size, on the parameters of `model` as they lie now, which must have `grad`s.
+
+        Args:
+            model: of the architecture.
+            batch: examples.
+            features: numbers of an example.
+        """
+        like = next(model.parameters()).detach()
+        return Frame(self._nodes, self._result, model, like.new_zeros(batch, features))
+
+
+class Frame:
+    """The steps of one network for batches of one size.
+
+    Attributes:
+        inputs: shape (batch, features); written by whoever calls `forward`.
+    """
+
+    def __init__(self, nodes: Sequence[_Node], result: int, model: nn.Module, inputs: Tensor) -> None:
+        """Use `Graph.frame`."""
+        self.inputs = inputs
+        values = {-1: Value(inputs, wanted=False)}
+        self._steps: list[Step] = []
+        for number, node in enumerate(nodes):
+            step = _step(node, model, [values[read] for read in node.reads])
+            values[number] = step.value
+            self._steps.append(step)
+        self._result = values[result]
+
+    def forward(self) -> Tensor:
+        """The network's outputs for `inputs`, shape (batch, classes); overwritten the next time."""
+        for step in self._steps:
+            step.forward()
+        return self._result.out
+
+    def backward(self, gradient: Tensor) -> None:
+        """Write the parameters' `grad` from the loss's gradient by what `forward` gave, of the same shape."""
+        for step in self._steps:
+            step.value.gradient = None
+        self._result.gradient = gradient
+        for step in reversed(self._steps):
+            if step.value.gradient is not None:
+                step.backward(step.value.gradient)
+
+
+_known: OrderedDict[Hashable, tuple[Graph | None, list[Any]]] = OrderedDict()
+
+
+def _step(node: _Node, model: nn.Module, reads: Sequence[Value]) -> Step:
+    source = reads[0]
+    if node.kind == "add":
+        return Sum(source, reads[1])
+    if node.function is not None:
+        return Rectifier(source) if node.function is torch.relu else ByAutograd(node.function, (), source)
+    module = model.get_submodule(node.path)
+    if type(module) is nn.Linear:
+        return Product(module, source)
+    if type(module) is nn.BatchNorm1d:
+        return Normalization(module, source)
+    if type(module) is nn.PReLU and module.num_parameters == 1:
+        return LeakyLine(module, source)
+    if type(module) is nn.ReLU:
+        return Rectifier(source)
+    return ByAutograd(module, tuple(module.parameters()), source)
+
+
+def _may_have(model: nn.Module) -> bool:
+    """Whether a network may have a graph, seen from its modules."""
+    linears = 0
+    for module in model.modules():
+        hooks = any(value for name, value in vars(module).items() if name.endswith("_hooks"))
+        if hooks or "forward" in vars(module) or module.training is not True:
+            return False
+        if type(module) is nn.BatchNorm1d:
+            if module.track_running_stats is False and module.num_features == 0:
+                return False
+        elif any(True for _ in module.buffers(recurse=False)):
+            return False
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            return False
+        linears += type(module) is nn.Linear
+    parameters = list(model.parameters())
+    return (
+        linears > 0
+        and len(list(model.named_parameters(remove_duplicate=False))) == len(parameters)
+        and len({parameter.dtype for parameter in parameters}) == 1
+        and all(_is_usual(parameter) for parameter in parameters)
+    )
+
+
+def _is_usual(parameter: nn.Parameter) -> bool:
+    return (
+        type(parameter) is nn.Parameter
+        and parameter.device.type == "cpu"
+        and parameter.dtype in (torch.float32, torch.float64)
+        and parameter.ndim <= 2
+        and parameter.numel() <= LARGEST
+        and parameter.requires_grad
+        and not parameter._backward_hooks
+    )
+
+
+def _identity(model: nn.Module, input_shape: Sequence[int]) -> tuple[Hashable, list[Any]]:
+    """What two networks must have in common for the code of one to do what the other's does: classes, attributes,
+    shapes. Attributes that are objects count by identity, which is why they are returned too, to be kept alive."""
+    alive: list[Any] = []
+    parts: list[Hashable] = [tuple(input_shape)]
+    for path, module in model.named_modules():
+        attributes = []
+        for name, value in sorted(vars(module).items()):
+            if name in _OF_MODULES:
+                continue
+            plain = isinstance(value, _PLAIN) or (
+                isinstance(value, tuple) and all(isinstance(each, _PLAIN) for each in value)
+            )
+            if not plain:
+                alive.append(value)
+            attributes.append((name, value if plain else id(value), plain))
+        parts.append((path, type(module), tuple(attributes)))
+    parts.extend((name, tuple(value.shape), value.dtype) for name, value in model.named_parameters())
+    return tuple(parts), alive
+
+
+class _Tracer(fx.Tracer):
+    """Looks into modules that are made of others, and no further."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(True for _ in m.children())
+
+
+def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
+    """Write the network's operations down; raises _Straight, or what its code raises."""
+    model = copy.deepcopy(model).train()
+    traced = fx.GraphModule(model, _Tracer().trace(model))
+    like = next(model.parameters())
+    ShapeProp(traced).propagate(torch.ones(2, *input_shape, dtype=like.dtype))  # type: ignore[no-untyped-call]
+    numbers: dict[fx.Node, int] = {}
+    nodes: list[_Node] = []
+    used: list[str] = []
+    result = None
+    for node in traced.graph.nodes:
+        if node.op == "placeholder":
+            if numbers:
+                raise _Straight("its code takes more than one input")
+            numbers[node] = -1
+            continue
+        if node.op == "output":
+            (value,) = node.args
+            result = numbers[value]
+            continue
+        meta = node.meta.get("tensor_meta")
+        if meta is None or not isinstance(meta.shape, torch.Size):  # a size, or part of one
+            continue
+        tensors = [argument for argument in node.all_input_nodes if argument in numbers]
+        if len(meta.shape) != 2 or meta.shape[0] != 2:
+            raise _Straight("not all that it computes is (batch, features)")
+        if node.target in _RESHAPES:
+            numbers[node] = numbers[tensors[0]]
+            continue
+        if node.op == "call_module":
+            used.append(str(node.target))
+            module = model.get_submodule(used[-1])
+            if isinstance(module, (nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)):
+                numbers[node] = numbers[tensors[0]]
+                continue
+        nodes.append(_operation(node, [numbers[tensor] for tensor in tensors]))
+        numbers[node] = len(nodes) - 1
+    owners = {path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))}
+    if result is None or result < 0 or len(set(used)) != len(used) or not owners <= set(used):
+        raise _Straight("a layer is used twice, or its parameters are used elsewhere, or it computes nothing")
+    return Graph(nodes, result)
+
+
+def _operation(node: fx.Node, reads: list[int]) -> _Node:
+    """One operation of a traced network."""
+    target = node.target
+    if target in _ADDITIONS and len(node.args) == 2 and len(reads) == 2 and not node.kwargs:
+        return _Node("add", tuple(reads))
+    if target in _ADDITIONS and len(reads) == 1 and node.args[0] is node.args[1]:
+        return _Node("add", (reads[0], reads[0]))
+    if len(reads) != 1 or len(node.all_input_nodes) != 1 or not node.args or not isinstance(node.args[0], fx.Node):
+        raise _Straight(f"it has the operation {target}")
+    if node.op == "call_module":
+        return _Node("module", tuple(reads), path=str(target))
+    if target in _RECTIFIERS:
+        return _Node("function", tuple(reads), function=torch.relu)
+    if node.op == "call_function" and callable(target):
+        return _Node("function", tuple(reads), function=partial(_call, target, node.args[1:], dict(node.kwargs)))
+    if node.op == "call_method":
+        method = getattr(Tensor, str(target))
+        return _Node("function", tuple(reads), function=partial(_call, method, node.args[1:], dict(node.kwargs)))
+    raise _Straight(f"it has the operation {target}")
+
+
+def _call(function: Callable[..., Any], rest: tuple[Any, ...], named: dict[str, Any], x: Tensor) -> Tensor:
+    found: Tensor = function(x, *rest, **named)
+    return found
+
+
+def _prove(graph: Graph, model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Raise _Straight unless the steps compute what the network's code and autograd compute, for two batches."""
+    generator = torch.Generator().manual_seed(0)
+    written = _disturbed(model, generator)
+    usual = copy.deepcopy(written)
+    before = dict(_memory_of(usual))
+    for parameter in written.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for size in (3, 4):
+        x = torch.randn(size, *input_shape, dtype=torch.float64, generator=generator)
+        out = usual(x)
+        wish = torch.randn(out.shape, dtype=torch.float64, generator=generator)
+        usual.zero_grad()
+        out.backward(wish)
+        with torch.no_grad():
+            frame = graph.frame(written, size, x[0].numel())
+            frame.inputs.copy_(x.flatten(1))
+            found = frame.forward().clone()
+            frame.backward(wish)
+        if not _close(found, out):
+            raise _Straight("it computes something else")
+        for own, other in zip(written.parameters(), usual.parameters(), strict=True):
+            if other.grad is None or own.grad is None or not _close(own.grad, other.grad):
+                raise _Straight("it has other gradients")
+    if dict(_memory_of(usual)) != before:
+        raise _Straight("it remembers something from one batch to the next")
+
+
+def _disturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy in double precision with other parameters everywhere."""
+    model = copy.deepcopy(model).double().train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.rand(parameter.shape, dtype=torch.float64, generator=generator)
+            parameter.copy_(0.5 * parameter + 0.1 * noise - 0.03)
+    return model
+
+
+def _memory_of(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """Identities of what modules keep in attributes of their own, beside parameters, buffers and submodules."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name not in _OF_MODULES:
+                yield f"{path}.{name}", id(value)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    a, b = a.detach(), b.detach()
+    scale = float(b.abs().max()) if b.numel() else 0.0
+    return a.shape == b.shape and bool(((a - b).abs() <= _TOLERANCE * max(scale, 1.0)).all())

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from snas.graphs import Graph
+from snas.search_spaces.activations import SReLU
+from snas.search_spaces.lenet import lenet_300_100
+from snas.search_spaces.mlp import mlp
+
+
+def gradients(model: nn.Module, x: torch.Tensor, wish: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    model.zero_grad()
+    out = model(x)
+    out.backward(wish)
+    return out.detach(), [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def written(model: nn.Module, x: torch.Tensor, wish: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    graph = Graph.of(model, x.shape[1:])
+    assert graph is not None
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, torch.nan)  # everything has to be written
+    with torch.no_grad():
+        frame = graph.frame(model, len(x), x[0].numel())
+        for _ in range(2):  # the second time nothing of the first is left
+            frame.inputs.copy_(x.flatten(1))
+            out = frame.forward().clone()
+            frame.backward(wish)
+    return out, [parameter.grad.clone() for parameter in model.parameters()]
+
+
+class Joined(nn.Module):
+    """A sum that is read twice, a value added to itself, functions and reshapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 5), nn.Linear(5, 5, bias=False), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = x.view(x.size(0), -1)
+        y = functional.relu(self.a(x))
+        z = torch.tanh(self.b(y)) + y
+        z = z + z
+        z += y
+        return functional.log_softmax(self.c(z), dim=1)
+
+
+NETWORKS = {
+    "mlp": lambda: mlp((1, 2, 3), 3, hidden_layers=5, width=6).build(generator=torch.Generator()),
+    "mlp with biases": lambda: mlp((1, 2, 3), 3, hidden_layers=2, width=7, batch_norm=False).build(
+        generator=torch.Generator()
+    ),
+    "srelu": lambda: mlp((1, 2, 3), 3, hidden_layers=4, width=6, activation="srelu").build(generator=torch.Generator()),
+    "swish": lambda: mlp((1, 2, 3), 3, hidden_layers=3, width=6, activation="swish").build(generator=torch.Generator()),
+    "lenet-300-100": lambda: lenet_300_100((1, 2, 3), 3).build(generator=torch.Generator()),
+    "joined": Joined,
+    "sequential": lambda: nn.Sequential(
+        nn.Flatten(), nn.Linear(6, 4), nn.BatchNorm1d(4, affine=False), nn.PReLU(4), nn.Dropout(0.0), nn.ReLU(),
+        nn.LayerNorm(4), nn.Linear(4, 4, bias=False), nn.ReLU(inplace=True), SReLU(4), nn.Linear(4, 3),
+    ),  # fmt: skip
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [2, 9])
+def test_steps_give_what_autograd_gives(name, size):
+    torch.manual_seed(0)
+    model = NETWORKS[name]().double().train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    x, wish = torch.randn(size, 1, 2, 3).double(), torch.randn(size, 3).double()
+    out, expected = gradients(copy.deepcopy(model), x, wish)
+    found_out, found = written(model, x, wish)
+    torch.testing.assert_close(found_out, out, rtol=1e-12, atol=1e-12)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-12)
+
+
+def test_looking_for_a_graph_leaves_the_network_and_random_numbers_alone():
+    model = NETWORKS["mlp"]()
+    before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+    assert Graph.of(model, (1, 2, 3)) is not None
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Skipping(nn.Module):
+    """Two networks of the same modules compute different things."""
+
+    def __init__(self, skip: bool) -> None:
+        super().__init__()
+        self.one, self.two, self._skip = nn.Linear(4, 4), nn.Linear(4, 2), skip
+
+    def forward(self, x):
+        y = self.one(x)
+        return self.two(x + y if self._skip else y)
+
+
+def test_networks_are_told_apart_by_their_attributes():
+    x, wish = torch.randn(3, 4), torch.randn(3, 2)
+    for skip in (True, False, True):
+        model = Skipping(skip)
+        _, expected = gradients(copy.deepcopy(model), x, wish)
+        _, found = written(model, x, wish)
+        for one, two in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, two)
+
+
+def test_networks_of_one_architecture_share_a_graph():
+    assert Graph.of(Skipping(True), (4,)) is Graph.of(Skipping(True), (4,))
+    assert Graph.of(Skipping(True), (4,)) is not Graph.of(Skipping(False), (4,))
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.calls = nn.Linear(4, 2), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.linear(x) * (1 + self.calls % 2)
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(self.linear(self.linear(x)))
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.linear(x) if x.mean() > 0 else -self.linear(x)
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return functional.dropout(self.linear(x), 0.5, self.training)
+
+
+class Borrowing(nn.Module):
+    """Uses a layer's weight without calling the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.other = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.other(x @ self.linear.weight)
+
+
+def hooked() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 2))
+    model[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    return model
+
+
+def frozen() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Counting, Twice, Branching, Noisy, Borrowing, hooked, frozen, tied,
+        lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.3)),
+        lambda: nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.Flatten()),
+        lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), nn.InstanceNorm1d(1, track_running_stats=True), nn.Flatten()),
+        lambda: nn.Sequential(nn.Linear(4, 1 << 18)),
+    ],
+)  # fmt: skip
+def test_what_is_no_straight_line_is_trained_as_it_is(make):
+    assert Graph.of(make(), (4,)) is None

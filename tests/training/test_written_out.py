@@ -1,0 +1,123 @@
+"""Sessions whose networks have a graph train without autograd; the results are autograd's."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from snas.data.arrays import from_arrays
+from snas.data.split import split_data
+from snas.densities import Densities
+from snas.errors import DivergedError
+from snas.masks import audit
+from snas.pruning.methods import given_densities
+from snas.pruning.prepare import prepare
+from snas.search_spaces.mlp import mlp
+from snas.training.rule import TrainingRule
+from snas.training.session import Session
+from snas.training.task import score_batch
+
+SPACE = mlp((1, 5, 5), 4, hidden_layers=4, width=12)
+RNG = np.random.default_rng(0)
+Y = np.arange(130) % 4
+DATA = split_data(from_arrays(RNG.normal(size=(130, 1, 5, 5)).astype("f4") + Y[:, None, None, None] / 2, Y), seed=0)
+
+
+class Usual(Session):
+    """Trains by autograd always."""
+
+    def _written_out(self):
+        return None
+
+
+class Written(Session):
+    """Never trains by autograd."""
+
+    def learn(self, batch, generator, index, steps):
+        raise AssertionError("this network has a graph")
+
+
+def session(kind: type[Session], **rule) -> Session:
+    densities = Densities.from_fractions(SPACE.layers, [0.5] * len(SPACE.layers))
+    sparse = prepare(SPACE, given_densities("random"), densities, score_batch(DATA, seed=1), seed=1)
+    values = {"epochs": 4, "batch_size": 16, "lr": 0.05, **rule}
+    return kind(sparse.model, sparse.masks, TrainingRule(**values), DATA, seed=1, device=torch.device("cpu"))
+
+
+def in_double(one: Session) -> Session:
+    """The same with everything in double precision, where the order of operations is the only difference."""
+    one.model.double()
+    arrays = {part: copy.copy(getattr(one.data, part)) for part in ("train", "validation")}
+    for part in arrays.values():
+        object.__setattr__(part, "x", part.x.double())
+    one.data = copy.copy(one.data)
+    for name, part in arrays.items():
+        object.__setattr__(one.data, name, part)
+    one.optimizer = one.rule.make_optimizer(one.model.parameters())
+    one.enforcer = type(one.enforcer)(one.model, one.masks)
+    return one
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_results_are_those_of_autograd(optimizer, smoothing):
+    rule = {"optimizer": optimizer, "label_smoothing": smoothing, "lr": 0.01}
+    usual, written = (in_double(session(kind, **rule)) for kind in (Usual, Written))
+    for _ in range(2):
+        one, two = usual.train_epoch(), written.train_epoch()
+        assert two.train_loss == pytest.approx(one.train_loss, rel=1e-6)  # that of autograd is summed in float32
+        assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-9)
+        assert (two.train_accuracy, two.validation_accuracy) == pytest.approx(
+            (one.train_accuracy, one.validation_accuracy), rel=1e-6
+        )
+        audit(written.model, written.masks)
+    theirs = usual.tensors()
+    for name, value in written.tensors().items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_a_restored_session_goes_on_to_the_bit_by_its_graph(optimizer):
+    whole, part = session(Written, optimizer=optimizer), session(Written, optimizer=optimizer)
+    expected = [whole.train_epoch() for _ in range(3)][1:]
+    part.train_epoch()
+    restored = session(Written, optimizer=optimizer)
+    restored.load_tensors({name: value.clone() for name, value in part.tensors().items()}, 1)
+    found = [restored.train_epoch() for _ in range(2)]
+    assert [(one.train_loss, one.validation_loss) for one in found] == [
+        (one.train_loss, one.validation_loss) for one in expected
+    ]
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, restored.tensors()[name]), name
+
+
+def test_a_session_that_trained_already_can_be_taken_back():
+    one = session(Written, optimizer="adam")
+    one.train_epoch()
+    kept = {name: value.clone() for name, value in one.tensors().items()}
+    after = one.train_epoch()
+    one.load_tensors(kept, 1)
+    assert one.train_epoch().train_loss == after.train_loss
+
+
+def test_a_dense_network_has_nothing_masked():
+    densities = Densities.from_fractions(SPACE.layers, [1.0] * len(SPACE.layers))
+    sparse = prepare(SPACE, given_densities("random"), densities, score_batch(DATA, seed=1), seed=1)
+    rule = TrainingRule(epochs=2, batch_size=16, lr=0.05)
+    losses = [
+        kind(copy.deepcopy(sparse.model), sparse.masks, rule, DATA, seed=1, device=torch.device("cpu"))
+        .train_epoch()
+        .train_loss
+        for kind in (Usual, Written)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_divergence_is_noticed():
+    with pytest.raises(DivergedError):
+        one = session(Written, lr=1e30, epochs=4)
+        for _ in range(4):
+            one.train_epoch()
