@@ -10,6 +10,7 @@ import torch
 
 from snas.errors import InputError
 from snas.evaluators.base import Evaluator, evaluators
+from snas.evaluators.forks import safe
 from snas.evaluators.processes import ProcessesEvaluator, cores
 from snas.evaluators.serial import SerialEvaluator
 from snas.evaluators.stacked import StackedEvaluator
@@ -21,19 +22,23 @@ log = logging.getLogger("snas")
 
 LARGEST = 1 << 19  # weights of a layer: beyond, its product keeps a core busy by itself
 MOST_WORK = 20_000_000  # multiply-adds for an example: beyond, a second thread is almost as good as a second process
-LEAST_WORK = 2_000_000_000  # multiply-adds for an epoch: below, a search is over about when processes have begun
+LEAST_WORK = 2_000_000_000  # multiply-adds for an epoch: below, a search is over when processes that import have begun
 MOST_PROCESSES = 8  # more candidates at a time are proposed before any of them has told anything
 ROOM = 1 << 30  # bytes that a process is to have
 
 
 @evaluators.register("auto")
 def choose_evaluator(task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> Evaluator:
-    """Stacked where that is faster and possible: on a CPU for networks of linear layers that are small, on a GPU for
-    all; processes for other small networks on many examples, on a CPU; else serial. See docs/performance.md."""
+    """Processes for small networks on a CPU of several cores; stacked on a GPU, and on a CPU for small networks of
+    linear layers where processes cannot be or would be more than cores; else serial. See docs/performance.md."""
+    several = slots != 1 and not task.compile and (slots or 0) <= cores()
+    if several and safe(1) and suits_processes(task):
+        with suppress(InputError):  # code that cannot be sent
+            return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
     if slots != 1 and (task.compile or suits_stack(task)):
         return StackedEvaluator(task, checkpoints, slots=slots)
     if slots != 1 and suits_processes(task):
-        with suppress(InputError):  # code that cannot be sent
+        with suppress(InputError):
             return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
     if slots is not None and slots > 1:
         log.warning(
@@ -51,7 +56,7 @@ def suits_processes(task: Task) -> bool:
     if min(cores(), torch.get_num_threads()) == 1 or (free is not None and free < ROOM * min(cores(), MOST_PROCESSES)):
         return False
     work = sum(layer.total * layer.positions for layer in task.space.layers)
-    return work <= MOST_WORK and work * len(task.data.train.y) >= LEAST_WORK
+    return work <= MOST_WORK and (safe(1) or work * len(task.data.train.y) >= LEAST_WORK)
 
 
 def suits_stack(task: Task) -> bool:

@@ -92,7 +92,9 @@ def _be_the_copy(work: Callable[[], object], keep: Sequence[int]) -> None:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
         _close_all_but({0, 1, 2, *keep})
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
         with suppress(OSError):
             os.dup2(2, 1)  # standard output is for results
         sys.stdout = sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115

@@ -106,8 +106,8 @@ class StackedEvaluator(Rounds[Training]):
         for kind, group in self._groups():
             compiled = self._task.compile
             if kind is None or (len(group) == 1 and not compiled):
-                for running in group:
-                    outcomes[running.job.trial] = _alone(running.training)
+                with self._quiet():
+                    outcomes |= {running.job.trial: _alone(running.training) for running in group}
                 continue
             sessions = [running.training.session for running in group]
             with self._quiet():

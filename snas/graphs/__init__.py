@@ -1,4 +1,4 @@
-"""Perceptrons as lists of steps: forward and backward passes written out, with memory of their own, without autograd."""
+"""Perceptrons as lists of steps: forward and backward passes written out, in memory of their own, without autograd."""
 
 from snas.graphs.flat import Flat
 from snas.graphs.graph import Frame, Graph

@@ -90,7 +90,8 @@ class Flat:
         for key, value in states[0].items():
             each = [state[key] for state in states]
             moments = [value for value in each if isinstance(value, Tensor) and value.ndim]
-            whole = torch.cat([moment.reshape(-1) for moment in moments]) if len(moments) == len(each) else _copied(value)
+            joined = len(moments) == len(each)
+            whole = torch.cat([moment.reshape(-1) for moment in moments]) if joined else _copied(value)
             self.optimizer.state[self._row][key] = whole
         self.hand_back()
 
@@ -99,7 +100,7 @@ class Flat:
 
     def _parts(self, row: Tensor) -> list[Tensor]:
         """Each parameter's part of a row, in its shape."""
-        parts = row.split([parameter.numel() for parameter in self._parameters])
+        parts = torch.split(row, [parameter.numel() for parameter in self._parameters])
         return [part.view(parameter.shape) for parameter, part in zip(self._parameters, parts, strict=True)]
 
 

@@ -10,26 +10,24 @@ from __future__ import annotations
 import copy
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
+from snas.graphs.proofs import close, disturbed, memory_of, own_attributes
 from snas.graphs.steps import ByAutograd, LeakyLine, Normalization, Product, Rectifier, Step, Sum, Value
 
 LARGEST = 1 << 19  # weights of a layer: beyond, its product takes nearly all of a step
 _REMEMBERED = 64  # architectures
-_TOLERANCE = 1e-9  # relative, in double precision
 _PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device)
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _RESHAPES = ("flatten", "view", "reshape", torch.flatten, torch.reshape)
 _RECTIFIERS = (functional.relu, torch.relu, "relu")
-_OF_MODULES = frozenset(vars(nn.Module()))
 
 
 class _Straight(Exception):
@@ -196,9 +194,7 @@ def _identity(model: nn.Module, input_shape: Sequence[int]) -> tuple[Hashable, l
     parts: list[Hashable] = [tuple(input_shape)]
     for path, module in model.named_modules():
         attributes = []
-        for name, value in sorted(vars(module).items()):
-            if name in _OF_MODULES:
-                continue
+        for name, value in sorted(own_attributes(module).items()):
             plain = isinstance(value, _PLAIN) or (
                 isinstance(value, tuple) and all(isinstance(each, _PLAIN) for each in value)
             )
@@ -217,12 +213,28 @@ class _Tracer(fx.Tracer):
         return not any(True for _ in m.children())
 
 
+class _Shapes(fx.Interpreter):
+    """Computes what was traced, and notes the shapes of the tensors."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: dict[fx.Node, torch.Size] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one operation."""
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.found[n] = value.shape
+        return value
+
+
 def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     """Write the network's operations down; raises _Straight, or what its code raises."""
     model = copy.deepcopy(model).train()
     traced = fx.GraphModule(model, _Tracer().trace(model))
     like = next(model.parameters())
-    ShapeProp(traced).propagate(torch.ones(2, *input_shape, dtype=like.dtype))  # type: ignore[no-untyped-call]
+    shapes = _Shapes(traced)
+    shapes.run(torch.ones(2, *input_shape, dtype=like.dtype))
     numbers: dict[fx.Node, int] = {}
     nodes: list[_Node] = []
     used: list[str] = []
@@ -237,11 +249,11 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
             (value,) = node.args
             result = numbers[value]
             continue
-        meta = node.meta.get("tensor_meta")
-        if meta is None or not isinstance(meta.shape, torch.Size):  # a size, or part of one
+        shape = shapes.found.get(node)
+        if shape is None:  # a size, or part of one
             continue
         tensors = [argument for argument in node.all_input_nodes if argument in numbers]
-        if len(meta.shape) != 2 or meta.shape[0] != 2:
+        if len(shape) != 2 or shape[0] != 2:
             raise _Straight("not all that it computes is (batch, features)")
         if node.target in _RESHAPES:
             numbers[node] = numbers[tensors[0]]
@@ -289,9 +301,9 @@ def _call(function: Callable[..., Any], rest: tuple[Any, ...], named: dict[str, 
 def _prove(graph: Graph, model: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Raise _Straight unless the steps compute what the network's code and autograd compute, for two batches."""
     generator = torch.Generator().manual_seed(0)
-    written = _disturbed(model, generator)
+    written = disturbed(copy.deepcopy(model).train(), generator)
     usual = copy.deepcopy(written)
-    before = dict(_memory_of(usual))
+    before = memory_of(usual)
     for parameter in written.parameters():
         parameter.grad = torch.zeros_like(parameter)
     for size in (3, 4):
@@ -305,34 +317,10 @@ def _prove(graph: Graph, model: nn.Module, input_shape: tuple[int, ...]) -> None
             frame.inputs.copy_(x.flatten(1))
             found = frame.forward().clone()
             frame.backward(wish)
-        if not _close(found, out):
+        if not close(found, out):
             raise _Straight("it computes something else")
         for own, other in zip(written.parameters(), usual.parameters(), strict=True):
-            if other.grad is None or own.grad is None or not _close(own.grad, other.grad):
+            if other.grad is None or own.grad is None or not close(own.grad, other.grad):
                 raise _Straight("it has other gradients")
-    if dict(_memory_of(usual)) != before:
+    if memory_of(usual) != before:
         raise _Straight("it remembers something from one batch to the next")
-
-
-def _disturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """A copy in double precision with other parameters everywhere."""
-    model = copy.deepcopy(model).double().train()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.rand(parameter.shape, dtype=torch.float64, generator=generator)
-            parameter.copy_(0.5 * parameter + 0.1 * noise - 0.03)
-    return model
-
-
-def _memory_of(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Identities of what modules keep in attributes of their own, beside parameters, buffers and submodules."""
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            if name not in _OF_MODULES:
-                yield f"{path}.{name}", id(value)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    a, b = a.detach(), b.detach()
-    scale = float(b.abs().max()) if b.numel() else 0.0
-    return a.shape == b.shape and bool(((a - b).abs() <= _TOLERANCE * max(scale, 1.0)).all())

@@ -1,4 +1,4 @@
-"""What layers of perceptrons compute, and the gradients that they hand back, written out: no autograd, little new memory.
+"""What layers of perceptrons compute, and the gradients that they hand back, written out, without autograd.
 
 All values are (batch, features). A step reads what others have computed and writes its own memory, the same every time;
 gradients of parameters are written to where the parameters' `grad` is. Formulas are those of PyTorch's layers in
@@ -94,8 +94,9 @@ class Normalization(Step):
     def __init__(self, module: nn.BatchNorm1d, source: Value) -> None:
         super().__init__(source)
         self._eps = module.eps
-        parameters = [module.weight, module.bias] if module.affine else []
-        self._weight, self._bias = [each.detach() for each in parameters] or (None, None)
+        parameters = list(module.parameters())  # weight and bias, or none
+        self._weight = parameters[0].detach() if parameters else None
+        self._bias = parameters[1].detach() if parameters else None
         self._gradients = [gradient_of(each) for each in parameters]
         self._mean, self._inverse = (source.out.new_empty(source.out.shape[1]) for _ in range(2))
         self._wanted = [True, module.affine, module.affine]
@@ -176,9 +177,7 @@ class Sum(Step):
 class ByAutograd(Step):
     """Anything else that maps (batch, features) to the same or other features, by PyTorch's own differentiation."""
 
-    def __init__(
-        self, function: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter], source: Value
-    ) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor], parameters: Sequence[nn.Parameter], source: Value) -> None:
         with torch.no_grad():
             super().__init__(source, function(torch.zeros_like(source.out)).shape[1])
         self._function = function
@@ -201,7 +200,7 @@ class ByAutograd(Step):
         self.source.add(of_source)
 
 
-def gradient_of(parameter: nn.Parameter) -> Tensor:
+def gradient_of(parameter: Tensor) -> Tensor:
     """Where the gradient of a parameter goes."""
     if parameter.grad is None:
         raise ValueError("a parameter has no room for its gradient; give it a `grad`")

@@ -15,7 +15,8 @@ from torch.nn import functional
 from snas.errors import FailedError, RefusedError, SnasError
 from snas.masks import Masks
 from snas.stacked.stack import Stack
-from snas.training.session import EVALUATION_BATCH, Epoch, Session
+from snas.training.evaluation import EVALUATION_BATCH, exact_type
+from snas.training.session import Epoch, Session
 from snas.training.together import Steps
 
 Outcome = Epoch | RefusedError | FailedError
@@ -123,7 +124,7 @@ def _train(
     stack.train()
     together = Steps(sessions, clean=stack.clean, whole=whole)
     steps = len(orders[0][0])
-    totals = torch.zeros(2, len(sessions), dtype=torch.float64, device=first.device)
+    totals = torch.zeros(2, len(sessions), dtype=exact_type(first.device), device=first.device)
     for index in range(steps):
         if stop.is_set():
             raise SnasError("interrupted")
@@ -136,7 +137,7 @@ def _train(
         stack.backward(losses.mean(0).sum())
         together.take(index, steps)
         with torch.no_grad():
-            totals += torch.stack((losses.detach().double().sum(0), (logits.argmax(2) == y).sum(0)))
+            totals += torch.stack((losses.detach().to(totals.dtype).sum(0), (logits.argmax(2) == y).sum(0)))
     return [(loss, accuracy) for loss, accuracy in (totals / len(first.data.train.y)).t().tolist()]
 
 
@@ -151,14 +152,14 @@ def _validate(stack: Stack, sessions: Sequence[Session]) -> list[tuple[float, fl
                 stack(first.data.train.x[torch.stack(chosen, 1)])
     stack.train(False)
     arrays = first.data.validation
-    totals = torch.zeros(2, slots, dtype=torch.float64, device=first.device)
+    totals = torch.zeros(2, slots, dtype=exact_type(first.device), device=first.device)
     size = max(1, EVALUATION_BATCH // slots)
     for x, y in zip(torch.split(arrays.x, size), torch.split(arrays.y, size), strict=True):
         with first.precision():
             logits = stack(x.unsqueeze(1).expand(-1, slots, *[-1] * (x.ndim - 1)))
         labels = y.unsqueeze(1).expand(-1, slots)
         losses = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-        totals += torch.stack((losses.double().sum(0), (logits.argmax(2) == labels).sum(0)))
+        totals += torch.stack((losses.to(totals.dtype).sum(0), (logits.argmax(2) == labels).sum(0)))
     return [(loss, correct) for loss, correct in (totals / len(arrays.y)).t().tolist()]
 
 

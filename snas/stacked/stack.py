@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from snas.errors import SnasError, one_line
+from snas.graphs.proofs import close, disturbed, memory_of
 from snas.kernels.sparse_linear import Pattern, available
 from snas.seeds import seeded
 from snas.stacked.twins import TWINS, BatchNormTwin, Blocks, LinearTwin, Twin
-from snas.training.session import full_precision
+from snas.training.evaluation import full_precision
 
 Structure = tuple[tuple[str, str], ...]
 FEW = 1 / 8  # density up to which kept weights alone are multiplied
-_TOLERANCE = 1e-9  # relative, in double precision
 
 
 class Unstackable(SnasError):
@@ -234,7 +234,7 @@ class Stack:
         }
         try:
             for masks in (None, [whole, whole]) if whole and device.type == "cpu" else (None,):
-                members = [_disturbed(_copied(model), generator) for _ in range(2)]
+                members = [disturbed(_copied(model), generator) for _ in range(2)]
                 self._compare(members, [_copied(member) for member in members], x, masks)
         except Unstackable:
             raise
@@ -263,9 +263,9 @@ class Stack:
             with torch.no_grad():
                 evaluated = self(x)
             for slot, network in enumerate(alone):
-                before = _memory_of(network.train())
+                before = memory_of(network.train())
                 out = network(x[:, slot])
-                if _memory_of(network) != before:
+                if memory_of(network) != before:
                     raise Unstackable("its layers remember something from one batch to the next")
                 out.square().sum().backward()
                 gradients = zip(
@@ -273,7 +273,7 @@ class Stack:
                 )
                 with torch.no_grad():
                     pairs = [(together[:, slot], out), (evaluated[:, slot], network.eval()(x[:, slot])), *gradients]
-                if not all(_close(a, b) for a, b in pairs):
+                if not all(close(a, b) for a, b in pairs):
                     raise Unstackable("side by side its networks do not compute what each computes alone")
 
 
@@ -283,16 +283,6 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:  # whatever its attributes are
         raise Unstackable(f"it cannot be copied ({type(error).__name__}: {one_line(error)})") from error
-
-
-def _memory_of(model: nn.Module) -> dict[str, int]:
-    """Identities of what modules keep in attributes of their own, beside parameters, buffers and submodules."""
-    return {
-        f"{path}.{name}": id(value)
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if not name.startswith("_") and name != "training"
-    }
 
 
 def make_own(model: nn.Module) -> None:
@@ -328,22 +318,5 @@ def _require_plain(model: nn.Module) -> None:
             raise Unstackable(f"{where} pads with something else than zeros")
 
 
-def _disturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """The network with other values everywhere, in double precision."""
-    model = model.double()
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            if tensor.is_floating_point():
-                noise = torch.rand(tensor.shape, dtype=torch.float64, generator=generator).to(tensor.device)
-                tensor.copy_(0.5 * tensor + 0.1 + 0.1 * noise)
-    return model
-
-
 def _gradient(parameter: Tensor) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    a, b = a.detach(), b.detach()
-    scale = float(b.abs().max()) if b.numel() else 0.0
-    return a.shape == b.shape and bool(((a - b).abs() <= _TOLERANCE * max(scale, 1.0)).all())

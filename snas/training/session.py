@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from snas.data.split import Arrays, SearchData
 from snas.errors import DivergedError, InputError, one_line
@@ -26,6 +25,15 @@ from snas.pruning.dynamic.support import Support
 from snas.pruning.scores import Batch
 from snas.seeds import Stream, derive, seeded
 from snas.training.augment import crop_and_flip
+from snas.training.evaluation import (
+    calibration_batches,
+    evaluate,
+    exact_type,
+    full_precision,
+    laid_out,
+    measure_statistics,
+    split_into_batches,
+)
 from snas.training.rule import TrainingRule
 from snas.training.watcher import Watcher
 from snas.training.written_out import WrittenOut
@@ -33,9 +41,7 @@ from snas.training.written_out import WrittenOut
 if TYPE_CHECKING:
     from snas.pruning.goal import Goal
 
-EVALUATION_BATCH = 1000
 WORTH_IT = 4  # steps with a mask at rest: to compress and expand a layer takes about as long as one or two dense ones
-CALIBRATION_BATCH, CALIBRATION_BATCHES = 128, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ class Session:
             train = self.data.train
             mean_loss, accuracy = written.train(train.x, train.y, batches, self.epoch)
             return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        totals = torch.zeros(2, dtype=exact_type(self.device), device=self.device)
         with self._seeded(self.epoch + 1):
             for index, batch in enumerate(batches):
                 self._choose_form(index, len(batches))
@@ -171,7 +177,7 @@ class Session:
         number = self.epoch + 1
         generator = torch.Generator().manual_seed(derive(self.seed, Stream.ORDER, number))
         order = torch.randperm(len(self.data.train.y), generator=generator).to(self.device)
-        batches = _batches(order, self.rule.batch_size)
+        batches = split_into_batches(order, self.rule.batch_size)
         if self._mover:
             self._mover.begin_epoch(number, len(batches))
             self.masks = self._mover.masks
@@ -192,7 +198,7 @@ class Session:
         """
         x, y = self.examples(batch, generator)
         with self.precision():
-            logits = full_precision(self.model(self._prepare(x)))
+            logits = full_precision(self.model(laid_out(x)))
             loss = functional.cross_entropy(logits, y, label_smoothing=self.rule.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.loss = loss.detach()
@@ -266,22 +272,11 @@ class Session:
 
     def calibration_batches(self, number: int) -> list[Tensor]:
         """The training examples, as indices, on which BatchNorm's statistics are measured in epoch `number`."""
-        generator = torch.Generator().manual_seed(derive(self.seed, Stream.CALIBRATION, number))
-        chosen = torch.randperm(len(self.data.train.y), generator=generator)
-        return _batches(chosen[: CALIBRATION_BATCH * CALIBRATION_BATCHES].to(self.device), CALIBRATION_BATCH)
+        return calibration_batches(len(self.data.train.y), seed=self.seed, number=number, device=self.device)
 
     def evaluate(self, arrays: Arrays) -> tuple[float, float]:
         """Return mean loss and accuracy of the network in evaluation mode."""
-        self.model.eval()
-        size = EVALUATION_BATCH
-        totals = torch.zeros(2, dtype=torch.float64)
-        with torch.no_grad(), self.precision():
-            for x, y in zip(torch.split(arrays.x, size), torch.split(arrays.y, size), strict=True):
-                logits = full_precision(self.model(self._prepare(x)))
-                loss = functional.cross_entropy(logits, y, reduction="sum")
-                totals += torch.stack((loss, (logits.argmax(1) == y).sum())).cpu().double()
-        loss, correct = (totals / len(arrays.y)).tolist()
-        return loss, correct
+        return evaluate(self.model, arrays, self.precision())
 
     def network(self) -> tuple[nn.Module, Masks]:
         """The trained network with all its layers dense, and its mask; this training does not go on."""
@@ -403,31 +398,10 @@ class Session:
             self._kernels.expand()
             mover.support.leave(())
 
-    @torch.no_grad()
     def _calibrate(self, number: int) -> None:
-        """Measure BatchNorm's statistics anew, on training examples, with the weights as they are now.
-
-        The running averages lag behind weights that change fast: after one epoch at a high learning rate a ResNet-32
-        that classifies nine digits in ten can validate at chance, and early stopping would decide by that artefact.
-        Training itself is unaffected, it normalizes by batch. [Wu2021] Y. Wu, J. Johnson: Rethinking "Batch" in
-        BatchNorm, section 3 (precise BatchNorm).
-        """
-        norms = [
-            module for module in self.model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
-        ]
-        if not norms:
-            return
-        momenta = [norm.momentum for norm in norms]
-        self.model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-            norm.train()
-        with self.precision():
-            for batch in self.calibration_batches(number):
-                self.model(self._prepare(self.data.train.x[batch]))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        """Measure BatchNorm's statistics anew, for epoch `number`."""
+        x = self.data.train.x
+        measure_statistics(self.model, (x[batch] for batch in self.calibration_batches(number)), self.precision())
 
     @torch.no_grad()
     def _require_finite(self, number: int) -> None:
@@ -442,9 +416,6 @@ class Session:
     def _set_learning_rate(self, learning_rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-
-    def _prepare(self, x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     def precision(self) -> torch.autocast:
         """The arithmetic of the forward pass, as a context."""
@@ -462,17 +433,3 @@ class Session:
             derive(self.seed, Stream.EPOCH, number), devices=[] if self.device.type != "cuda" else [index or 0]
         ):
             yield
-
-
-def full_precision(logits: Tensor) -> Tensor:
-    """Logits in single precision, or what they are in where that is more: losses are not to be computed in less."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-
-
-def _batches(order: Tensor, size: int) -> list[Tensor]:
-    """Split into batches; a last batch of one example joins the one before it (BatchNorm cannot normalize one)."""
-    batches = list(torch.split(order, size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        last = batches.pop()
-        batches[-1] = torch.cat((batches[-1], last))
-    return batches

@@ -13,8 +13,9 @@ from snas.errors import InputError
 from snas.masks import audit
 from snas.pruning.prepare import Sparse
 from snas.seeds import Stream, derive
+from snas.training.evaluation import full_precision, laid_out
 from snas.training.rule import TrainingRule
-from snas.training.session import Session, full_precision
+from snas.training.session import Session
 
 CHUNK = 500  # examples that a goal is checked on at a time
 
@@ -104,7 +105,7 @@ class StepSession(Session):
     def logits(self, x: Tensor) -> Tensor:
         """The network's output for x, shape (examples, classes)."""
         with self.precision():
-            return full_precision(self.model(self._prepare(x)))
+            return full_precision(self.model(laid_out(x)))
 
     def _next_batch(self) -> Tensor:
         size = self.rule.batch_size

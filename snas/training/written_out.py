@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from snas.graphs import Flat, Frame, Graph
@@ -17,7 +17,7 @@ MOST_OUTPUTS = 1 << 20  # numbers that wait for their losses to be computed at o
 class WrittenOut:
     """Trains one network by its graph. Results are those of autograd to the order of floating-point operations."""
 
-    def __init__(self, graph: Graph, model: torch.nn.Module, rule: TrainingRule, flat: Flat, mask: Tensor | None) -> None:
+    def __init__(self, graph: Graph, model: nn.Module, rule: TrainingRule, flat: Flat, mask: Tensor | None) -> None:
         """Make ready for one epoch.
 
         Args:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from snas.bench import Bench, open_bench
 from snas.densities import Densities
 from snas.errors import FailedError
+from snas.evaluators import auto
 from snas.evaluators.auto import choose_evaluator
 from snas.evaluators.base import Evaluator, Failure, Job
 from snas.evaluators.serial import SerialEvaluator
@@ -414,7 +415,10 @@ def test_what_cannot_be_saved_fails_one_candidate_and_a_short_memory_begins_the_
         ("resnet14", {}, SerialEvaluator),
     ],
 )
-def test_auto_takes_what_suits(space: str, arguments: dict[str, object], kind: type, tmp_path: Path) -> None:
+def test_auto_takes_what_suits_one_core(
+    space: str, arguments: dict[str, object], kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "cores", lambda: 1)
     task = open_bench(Settings(space=space, space_arg=arguments)).task
     assert type(choose_evaluator(task, Checkpoints(tmp_path))) is kind
     assert type(choose_evaluator(task, Checkpoints(tmp_path), slots=1)) is SerialEvaluator

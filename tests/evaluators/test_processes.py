@@ -480,11 +480,13 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ("resnet32", {}, None, 4, SerialEvaluator),
         ("resnet32-x2", {}, None, None, ProcessesEvaluator),
         ("wrn-16-8", {}, None, None, SerialEvaluator),  # 136 million multiply-adds for an image
-        ("mlp", {"width": 64}, None, None, StackedEvaluator),  # an epoch is over in a moment
-        ("mlp", {"width": 64, "dropout": 0.1}, None, None, SerialEvaluator),
+        ("mlp", {"width": 64}, None, None, ProcessesEvaluator),
+        ("mlp", {"width": 64, "dropout": 0.1}, None, None, ProcessesEvaluator),
+        ("mlp", {"width": 64}, 5, None, StackedEvaluator),  # more than cores
+        ("mlp", {"width": 64}, None, 1, StackedEvaluator),
     ],
 )
-def test_auto_takes_processes_for_small_networks_on_many_examples(
+def test_auto_takes_processes_for_small_networks(
     space: str, arguments: dict[str, object], slots: int | None, threads: int | None, kind: type, tmp_path: Path
 ) -> None:
     task = open_bench(Settings(space=space, space_arg=arguments)).task
@@ -492,6 +494,23 @@ def test_auto_takes_processes_for_small_networks_on_many_examples(
     assert type(chosen) is kind
     if isinstance(chosen, ProcessesEvaluator):
         assert (chosen._slots, chosen._threads) == (4, 1)
+
+
+@pytest.mark.usefixtures("four_cores")
+@pytest.mark.parametrize(
+    ("space", "arguments", "kind"),
+    [
+        ("resnet32", {}, ProcessesEvaluator),
+        ("mlp", {"width": 64}, StackedEvaluator),
+        ("mlp", {"width": 64, "dropout": 0.1}, SerialEvaluator),  # an epoch is over in a moment
+    ],
+)
+def test_auto_takes_fewer_processes_where_each_has_to_import(
+    space: str, arguments: dict[str, object], kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SNAS_WORKERS", "spawn")
+    task = open_bench(Settings(space=space, space_arg=arguments)).task
+    assert type(auto.choose_evaluator(task, Checkpoints(tmp_path))) is kind
 
 
 @pytest.mark.usefixtures("four_cores")

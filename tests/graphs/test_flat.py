@@ -117,5 +117,6 @@ def test_factors_are_laid_out_beside_ones():
     flat, _ = flat_of(model)
     mask = torch.zeros(4, 3)
     row = flat.laid_out(lambda parameter: mask if parameter is model[0].weight else None)
-    assert row is not None and row.tolist() == [0.0] * 12 + [1.0] * (4 + 1 + 8 + 2)
+    assert row is not None
+    assert row.tolist() == [0.0] * 12 + [1.0] * (4 + 1 + 8 + 2)
     assert flat.laid_out(lambda parameter: None) is None

@@ -60,9 +60,18 @@ NETWORKS = {
     "lenet-300-100": lambda: lenet_300_100((1, 2, 3), 3).build(generator=torch.Generator()),
     "joined": Joined,
     "sequential": lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(6, 4), nn.BatchNorm1d(4, affine=False), nn.PReLU(4), nn.Dropout(0.0), nn.ReLU(),
-        nn.LayerNorm(4), nn.Linear(4, 4, bias=False), nn.ReLU(inplace=True), SReLU(4), nn.Linear(4, 3),
-    ),  # fmt: skip
+        nn.Flatten(),
+        nn.Linear(6, 4),
+        nn.BatchNorm1d(4, affine=False),
+        nn.PReLU(4),
+        nn.Dropout(0.0),
+        nn.ReLU(),
+        nn.LayerNorm(4),
+        nn.Linear(4, 4, bias=False),
+        nn.ReLU(inplace=True),
+        SReLU(4),
+        nn.Linear(4, 3),
+    ),
 }
 
 

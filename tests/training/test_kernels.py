@@ -24,8 +24,9 @@ from snas.pruning.methods import Method, given_densities
 from snas.pruning.prepare import prepare
 from snas.search_spaces.base import SearchSpace
 from snas.settings import SearchSettings, Settings
+from snas.training.evaluation import split_into_batches
 from snas.training.rule import TrainingRule
-from snas.training.session import Session, _batches
+from snas.training.session import Session
 from snas.training.task import score_batch
 
 pytestmark = pytest.mark.skipif(not available(), reason="this build of PyTorch has no sampled product")
@@ -280,7 +281,7 @@ def test_moving_masks_train_alike_and_rest_in_between(name, optimizer, changes):
 
 def test_an_epoch_with_updates_changes_form_around_each(changes):
     one = moving("rigl", "sparse")
-    assert len(_batches(torch.arange(len(DATA.train.y)), 4)) == 18
+    assert len(split_into_batches(torch.arange(len(DATA.train.y)), 4)) == 18
     one.train_epoch()
     assert changes == ["compress", "expand"] * 2  # 18 steps, an update in place of the eleventh; dense at the end
 

@@ -14,8 +14,9 @@ from snas.pruning.methods import given_densities
 from snas.pruning.prepare import prepare
 from snas.search_spaces.base import SearchSpace
 from snas.training.checkpoints import Checkpoints
+from snas.training.evaluation import split_into_batches
 from snas.training.rule import TrainingRule
-from snas.training.session import Session, _batches
+from snas.training.session import Session
 from snas.training.task import score_batch
 from snas.training.together import Steps
 
@@ -128,10 +129,10 @@ def test_learning_rate_follows_the_schedule_step_by_step():
 
 def test_a_last_batch_of_one_joins_its_neighbour():
     order = torch.arange(9)
-    assert [len(batch) for batch in _batches(order, 4)] == [4, 5]
-    assert [len(batch) for batch in _batches(order, 3)] == [3, 3, 3]
-    assert [len(batch) for batch in _batches(torch.arange(1), 4)] == [1]
-    assert torch.equal(torch.cat(_batches(order, 4)), order)
+    assert [len(batch) for batch in split_into_batches(order, 4)] == [4, 5]
+    assert [len(batch) for batch in split_into_batches(order, 3)] == [3, 3, 3]
+    assert [len(batch) for batch in split_into_batches(torch.arange(1), 4)] == [1]
+    assert torch.equal(torch.cat(split_into_batches(order, 4)), order)
 
 
 def test_colour_images_are_augmented_unless_told_otherwise():
