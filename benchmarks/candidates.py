@@ -46,7 +46,7 @@ from snas.registry import Registry
 from snas.settings import SearchSettings
 from snas.trials import Report
 
-EVALUATORS = ("serial", "stacked")
+EVALUATORS = ("processes", "serial", "stacked")
 WARM_UP = 1000  # seed of the round that does not count
 BUDGETS: dict[str, dict[str, Any]] = {"no budget": {}, "density 0.05": {"density": 0.05}}
 RAY = {"Ray Tune": False, "Ray Tune, actors reused": True}
@@ -206,7 +206,8 @@ def our_alternatives(names: Sequence[str] = EVALUATORS) -> dict[str, dict[str, A
             print(f"there is no evaluator {name!r} yet; it is left out")
             continue
         found[f"snas, {name}"] = {"evaluator": name}
-        found[f"snas, {name}, 1 thread"] = {"evaluator": name, "threads": 1}
+        if name != "processes":
+            found[f"snas, {name}, 1 thread"] = {"evaluator": name, "threads": 1}
     return found
 
 

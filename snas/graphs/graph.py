@@ -8,6 +8,7 @@ straight line of operations (skip connections included) needs none of it.
 from __future__ import annotations
 
 import copy
+import logging
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -19,8 +20,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from snas.errors import one_line
 from snas.graphs.proofs import close, disturbed, memory_of, own_attributes
 from snas.graphs.steps import ByAutograd, LeakyLine, Normalization, Product, Rectifier, Step, Sum, Value
+
+log = logging.getLogger("snas")
 
 LARGEST = 1 << 19  # weights of a layer: beyond, its product takes nearly all of a step
 _REMEMBERED = 64  # architectures
@@ -77,7 +81,8 @@ class Graph:
         try:
             found = _trace(model, tuple(input_shape))
             _prove(found, model, tuple(input_shape))
-        except Exception:  # whatever the network's code raises when it is traced: it is trained as it is
+        except Exception as error:  # whatever the network's code raises when it is traced: it is trained as it is
+            log.debug("the network is trained by autograd: %s (%s)", one_line(error), type(error).__name__)
             found = None
         _known[key] = found, alive
         if len(_known) > _REMEMBERED:
@@ -158,10 +163,7 @@ def _may_have(model: nn.Module) -> bool:
         hooks = any(value for name, value in vars(module).items() if name.endswith("_hooks"))
         if hooks or "forward" in vars(module) or module.training is not True:
             return False
-        if type(module) is nn.BatchNorm1d:
-            if module.track_running_stats is False and module.num_features == 0:
-                return False
-        elif any(True for _ in module.buffers(recurse=False)):
+        if type(module) is not nn.BatchNorm1d and any(True for _ in module.buffers(recurse=False)):
             return False
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             return False
@@ -184,6 +186,7 @@ def _is_usual(parameter: nn.Parameter) -> bool:
         and parameter.numel() <= LARGEST
         and parameter.requires_grad
         and not parameter._backward_hooks
+        and not parameter._post_accumulate_grad_hooks
     )
 
 

@@ -92,6 +92,8 @@ class Normalization(Step):
     """`torch.nn.BatchNorm1d`, by the statistics of the batch. Its running averages stay as they are."""
 
     def __init__(self, module: nn.BatchNorm1d, source: Value) -> None:
+        if len(source.out) < 2:
+            raise ValueError("BatchNorm cannot normalize a batch of one example; choose another batch-size")
         super().__init__(source)
         self._eps = module.eps
         parameters = list(module.parameters())  # weight and bias, or none

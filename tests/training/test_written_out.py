@@ -11,14 +11,14 @@ import torch
 from snas.data.arrays import from_arrays
 from snas.data.split import split_data
 from snas.densities import Densities
-from snas.errors import DivergedError
+from snas.errors import DivergedError, FailedError
 from snas.masks import audit
 from snas.pruning.methods import given_densities
 from snas.pruning.prepare import prepare
 from snas.search_spaces.mlp import mlp
 from snas.training.rule import TrainingRule
 from snas.training.session import Session
-from snas.training.task import score_batch
+from snas.training.task import network_at_fault, score_batch
 
 SPACE = mlp((1, 5, 5), 4, hidden_layers=4, width=12)
 RNG = np.random.default_rng(0)
@@ -118,3 +118,10 @@ def test_divergence_is_noticed():
     one = session(Written, lr=1e30, epochs=4)
     with pytest.raises(DivergedError):
         [one.train_epoch() for _ in range(4)]
+
+
+def test_batches_of_one_example_fail_as_with_autograd():
+    for kind in (Usual, Written):
+        one = session(kind, batch_size=1)
+        with pytest.raises(FailedError), network_at_fault():
+            one.train_epoch()
