@@ -41,7 +41,7 @@ METHODS = {
 class Transfer(Study):
     """A mask from one data set, with and without its labels, trained on another; random masks are the control."""
 
-    shown = ()
+    shown = ("prune", "dataset", "pruning")
 
     def grid(self, scale: Scale) -> Grid:
         """MNIST and Fashion-MNIST in the source; here, too, halves of the digits' classes."""

@@ -11,7 +11,7 @@ from snas.diagnostics.jacobian import jacobian_statistics
 from snas.diagnostics.orthogonality import orthogonality_score
 from snas.errors import InputError
 from snas.studies.base import open_study
-from snas.studies.isometry import label
+from snas.studies.isometry_report import label
 from snas.studies.lab import Lab
 from snas.training.task import score_batch
 
@@ -85,7 +85,7 @@ def test_a_network_without_a_way_through_is_told_and_its_layers_shown():
     assert jacobians.rows[1][-1] == "- (1 refused)"
     assert by_sparsity.titles == ["network", "0 %", "97 %"]
     assert [row[0] for row in by_sparsity.rows] == ["LDI-CS", "LDI-CS-AI"]
-    assert [row[0] for row in orthogonality.rows] == ["LDI", "LDI-AI"]
+    assert [row[0] for row in orthogonality.rows] == ["LDI-CS", "LDI-CS-AI"]
     assert orthogonality.bold
 
 
