@@ -115,7 +115,7 @@ def _legend(figure: Figure, axes: Sequence[Any]) -> None:
 
 def _along(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import COLOURS, MARKERS, log_axis, plain_axes
+        from snas.report.figures import COLOURS, MARKERS, log_axis, plain_axes, whole_axis
 
         optimizers = values(points, "optimizer")
         axes: Any = figure.subplots(1, len(optimizers), sharey=True, squeeze=False)[0]
@@ -139,6 +139,7 @@ def _along(title: str, points: Sequence[Point]) -> Any:
                 )
             plain_axes(axes[place], title=optimizer, x="epoch", y="" if place else "EGF, p = 2")
             log_axis(axes[place].yaxis)
+            whole_axis(axes[place].xaxis)
         _legend(figure, axes)
         figure.suptitle(f"{title}: means over widths and seeds", fontsize=10, x=0.01, ha="left")
 

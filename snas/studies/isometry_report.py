@@ -67,7 +67,8 @@ def _jacobian_table(title: str, own: Sequence[Point], most: float) -> Table:
         "error %",
     ]
     notes = [
-        f"singular values of the dense network; sparsity of each layer after {pruning} at {100 * most:g} %; test error",
+        f"singular values of the dense network; sparsity of each layer after {pruning} pruning, {100 * most:g} %; "
+        "test error",
         "condition: largest over smallest of all examples; inf where one is 0; refused: no way through is left",
     ]
     return Table(f"{title}: Jacobian and {pruning} pruning by initial weights", titles, rows, notes)
@@ -180,7 +181,7 @@ def draw_training(title: str, points: Sequence[Point]) -> Any:
     """What draws the training loss of the networks of the largest sparsity (figure 4.2b)."""
 
     def draw(figure: Figure) -> None:
-        from snas.report.figures import legend_beside, log_axis, plain_axes
+        from snas.report.figures import legend_beside, log_axis, plain_axes, whole_axis
 
         axes: Any = figure.subplots()
         found: dict[str, list[Point]] = {}
@@ -196,6 +197,7 @@ def draw_training(title: str, points: Sequence[Point]) -> Any:
         most = max(values(points, "sparsity"))
         plain_axes(axes, title=f"{title}: training at {100 * most:g} %", x="steps", y="training loss")
         log_axis(axes.yaxis)
+        whole_axis(axes.xaxis)
         legend_beside(axes)
 
     return draw

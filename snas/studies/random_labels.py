@@ -148,7 +148,7 @@ def _sparsity(sparsity: float) -> str:
 
 
 def _draw(figure: Figure, points: Sequence[Point]) -> None:
-    from snas.report.figures import legend_beside, plain_axes, series_style
+    from snas.report.figures import legend_beside, plain_axes, series_style, whole_axis
 
     axes: Any = figure.subplots()
     for number, point in enumerate(sorted(points, key=lambda one: (one["labels"] == "shuffled", one["sparsity"]))):
@@ -165,4 +165,5 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
     first = points[0]
     title = f"{first['space']} on {first.result['examples']:,} examples of {first['dataset']}, masks from true labels"
     plain_axes(axes, title=title, x="epoch", y="mean training loss of the epoch")
+    whole_axis(axes.xaxis)
     legend_beside(axes, title="labels, network")

@@ -271,6 +271,7 @@ def _curves(title: str, points: Sequence[Point], factor: str) -> Any:
                     axes[0, place].plot(widths, accuracies, label=label, **style)
                     flows = [fmean(point.result["flow"].get("egf2", math.nan) for point in group) for group in groups]
                     axes[1, place].plot(widths, flows, **style)
+            axes[1, place].set_xticks(values(points, "dense_width"))
             plain_axes(axes[0, place], title=optimizer, y="" if place else "test accuracy %")
             plain_axes(axes[1, place], x="dense width %", y="" if place else "average EGF, p = 2")
             log_axis(axes[1, place].yaxis)

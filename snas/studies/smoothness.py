@@ -107,7 +107,7 @@ def _mean(numbers: Sequence[float]) -> str:
 
 
 def _draw(figure: Figure, points: Sequence[Point]) -> None:
-    from snas.report.figures import legend_beside, log_axis, plain_axes, series_style
+    from snas.report.figures import legend_beside, log_axis, plain_axes, series_style, whole_axis
 
     axes: Any = figure.subplots()
     for number, sparsity in enumerate(values_of(points, "sparsity")):
@@ -119,4 +119,5 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
     first = points[0]
     plain_axes(axes, title=f"{first['space']} on {first['dataset']}", x="training steps", y="local Lipschitz constant")
     log_axis(axes.yaxis)
+    whole_axis(axes.xaxis)
     legend_beside(axes, title="sparsity")
