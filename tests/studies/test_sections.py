@@ -162,6 +162,27 @@ def test_pictures_of_all_sections_have_names_and_headings_of_their_own(run):
         assert svg.count(f"{factor.replace('_', ' ')} {value}".replace(">", "&gt;")) >= 1
 
 
+def test_a_value_with_which_every_network_fails_leaves_the_others_as_they_are(run):
+    study = run.study
+    factor = next(name for name in run.grid if name not in (*study.shown, "seed") and twice(run, name)[1])
+    own, copies = twice(run, factor)
+    failed = [Point(point.cell, {}, "diverged") for point in copies]
+    alone, both = plain(study.tables(own)), plain(tables_of(study, own + failed))
+    assert both[: len(alone)] == alone
+    assert len(pictures_of(study, own + failed)) >= len(study.pictures(own))
+    assert tables_of(study, failed) == study.tables(failed)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_the_grids_of_the_library_are_laid_out_whole(name, scale):
+    """What a study compares by itself is in one set of tables."""
+    study = open_study(name)
+    grid = {factor: values[:3] if factor == "block" else values for factor, values in study.grid(scale).items()}
+    points = [Point(cell, {}) for cell in study.cells(grid)]
+    assert [section.factors for section in sections_of(study, points)] == [{}]
+
+
 class Bars(Study):
     """Numbers by width."""
 
