@@ -49,8 +49,8 @@ OTHERS = {
 }
 
 
-# What a table is of all values of: blocks of trials are one search, a law is of all batch sizes, some columns are of the
-# largest sparsity.
+# What a table is of all values of: blocks of trials are one search, a law is of all batch sizes, some columns are
+# of the largest sparsity.
 TOGETHER = {
     ("steps-to-result", "block"),
     ("steps-to-result", "batch_size"),
