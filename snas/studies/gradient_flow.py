@@ -62,7 +62,7 @@ class GradientFlow(SameCapacity):
             own = measured(found, **dict(zip(PICTURE, key, strict=True)))
             dataset, examples, lr, epochs = key
             data = dataset + (f", {examples:,} examples" if examples else "")
-            title = f"{data}, lr {lr:g}, {epochs} epochs"
+            title = f"{data}, lr {lr:g}, {epochs} epoch{'s' if epochs > 1 else ''}"
             size = (min(14.0, 2.4 + 2.8 * across), 3.4)
             pictures += [
                 Picture(f"training-{number + 1}", _along(title, own), size),

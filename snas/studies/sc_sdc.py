@@ -180,7 +180,8 @@ def _blocks(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
         layers = f"{named['hidden_layers']} hidden layer{'s' if named['hidden_layers'] > 1 else ''}"
         for pruning in (name for name in values(own, "pruning") if name):
             pruned = ", pruned by magnitude half-way" if pruning == "magnitude" else ""
-            title = f"{data}: {layers}, lr {named['lr']:g}, {named['epochs']} epochs{pruned}"
+            length = f"{named['epochs']} epoch{'s' if named['epochs'] > 1 else ''}"
+            title = f"{data}: {layers}, lr {named['lr']:g}, {length}{pruned}"
             blocks.append((title, [point for point in own if point["pruning"] in (None, pruning)]))
     return blocks
 
