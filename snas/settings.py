@@ -446,11 +446,19 @@ class StudySettings:
 
     study: str = option("", "Name of the study.", shown="none")
     scale: str = option("tiny", "Grid: tiny (minutes), small (an hour, MNIST), paper (the source's own).")
-    space: str | None = option(None, "Search space, with arguments: name:key=value.", shown="the scale's own")
-    dataset: str | None = option(None, "Data set: a name or a file.npz.", shown="the scale's own")
+    space: str | None = option(
+        None, "Search space, with arguments: name:key=value; several with commas between.", shown="the scale's own"
+    )
+    dataset: str | None = option(
+        None, "Data set: a name or a file.npz; several with commas between.", shown="the scale's own"
+    )
     data_dir: str | None = option(None, "Folder with the data set's files.", shown="a cache folder")
-    epochs: int | None = option(None, "Epochs of a training.", shown="the scale's own", panel=TRAINING)
-    batch_size: int | None = option(None, "Examples per training step.", shown="the scale's own", panel=TRAINING)
+    epochs: str | None = option(
+        None, "Epochs of a training; several with commas between.", shown="the scale's own", panel=TRAINING
+    )
+    batch_size: str | None = option(
+        None, "Examples per training step; several with commas between.", shown="the scale's own", panel=TRAINING
+    )
     factor: Mapping[str, Any] = option(
         dict, "Values of a factor of the grid, name=a,b,c; may be repeated.", shown="the scale's own"
     )
@@ -462,6 +470,11 @@ class StudySettings:
     )
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):  # numbers are taken too, one or several
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                listed = value if isinstance(value, (list, tuple, range)) else (value,)
+                object.__setattr__(self, name, ",".join(map(str, listed)))
         check_types(self)
         require_choice("scale", self.scale, ("tiny", "small", "paper"))
         require_integer("workers", self.workers, 1, 256)

@@ -90,6 +90,25 @@ CODE += "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, c
 SMALL = ["--epochs", "1", "--final-seeds", "1", "--quiet"]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"space": ["evil.py:factory"]},
+        {"space": ["mlp", "evil.py:factory"]},
+        {"factor": {"space": "evil.py:factory"}},
+        {"factor": {"space": "mlp,evil.py:factory"}},
+        {"factor": {"space": ["mlp", "evil.py:factory"]}},
+    ],
+)
+def test_a_config_cannot_name_code_in_a_list_or_as_a_factor_of_a_study(values, tmp_path, capsys):
+    (tmp_path / "evil.py").write_text(CODE)
+    config = tmp_path / "shared.json"
+    config.write_text(json.dumps(values))
+    assert main(["study", "smoothness", "--config", str(config), "--registry", "r.db"]) == 2
+    assert "names code, space '" in capsys.readouterr().err
+    assert not Path("RAN").exists()
+
+
 @pytest.mark.parametrize("space", ["evil.py:factory", "evil:factory"])
 @pytest.mark.parametrize("ending", ["toml", "json"])
 @pytest.mark.parametrize("command", [["search"], ["prune", "--density", "0.5"], ["sweep"]])

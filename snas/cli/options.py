@@ -91,8 +91,8 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
         if name not in known:
             raise InputError(f"config {config}: unknown setting {key!r}; choices: {', '.join(sorted(known))}")
         read[name] = value
-    code = read.get("space")
-    if isinstance(code, str) and ":" in code and "space" not in given:
+    code = next((text for text in _spaces(read) if ":" in text), None)
+    if code is not None and "space" not in _named(given):
         raise InputError(
             f"config {config} names code, space {code!r}, which runs only when the command line names it: "
             f"add --space {code}"
@@ -103,6 +103,19 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
             f"command line names it: add --ray-address {read['ray_address']}"
         )
     return {**read, **given}
+
+
+def _spaces(read: Mapping[str, Any]) -> list[str]:
+    """The spaces that a file's settings name, alone or in a list, also as a factor of a study."""
+    factors = read.get("factor")
+    told = [read.get("space"), factors.get("space") if isinstance(factors, Mapping) else None]
+    listed = [one for value in told for one in (value if isinstance(value, (list, tuple)) else [value])]
+    return [text for text in listed if isinstance(text, str)]
+
+
+def _named(given: Mapping[str, Any]) -> set[str]:
+    """Settings that flags name, with a study's factors."""
+    return {*given, *given.get("factor", ())}
 
 
 def _read_config(config: str) -> dict[str, Any]:

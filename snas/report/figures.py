@@ -21,6 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), "-", "--")
 GRID = "#e4e4e4"
+FEWEST_TICKS = 3  # with a number, of a logarithmic axis
 
 
 def require_matplotlib(what: str) -> None:
@@ -79,12 +80,13 @@ def plain_axes(axes: Axes, *, title: str = "", x: str = "", y: str = "") -> None
 
 
 def log_axis(axis: Axis) -> None:
-    """Logarithmic ticks as plain numbers: 1, 2 and 5 times powers of ten, only powers over many of these.
+    """Logarithmic ticks as plain numbers: 1, 2 and 5 times powers of ten, more of them on a short axis, and only powers
+    on a long one.
 
     Args:
         axis: `axes.xaxis` or `axes.yaxis`, with its data.
     """
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     axes: Any = axis.axes
     scale = axes.set_xscale if axis is axes.xaxis else axes.set_yscale
@@ -92,8 +94,25 @@ def log_axis(axis: Axis) -> None:
     low, high = axis.get_view_interval()
     axis.set_minor_formatter(NullFormatter())
     if 0 < low < high <= 300 * low:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
+        for subs in ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)):
+            locator: Any = LogLocator(subs=subs, numticks=20)
+            if sum(low <= tick <= high for tick in locator.tick_values(low, high)) >= FEWEST_TICKS:
+                break
+        else:
+            locator = MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
+        axis.set_major_locator(locator)
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def whole_axis(axis: Axis) -> None:
+    """Ticks at whole numbers alone, for epochs and steps.
+
+    Args:
+        axis: `axes.xaxis` or `axes.yaxis`.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def legend_beside(axes: Axes, *, title: str = "") -> None:

@@ -10,6 +10,7 @@ To add a study, write a class, decorate it, and name its module in `studies` bel
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[str, ...] = get_args(Scale)
+
+LONGEST = 80  # characters of a slug
 
 # Factor -> value, both plain: text, numbers, True, False, None. A cell names all that its result depends on.
 Cell = Mapping[str, Any]
@@ -79,12 +82,14 @@ class Study(ABC):
         name: under which it is registered.
         filed: under which name its cells are filed, where another study measures the same; its own by default.
         version: raised when what is measured means something else, so that older measurements are not taken for it.
-        shown: factors that its tables keep apart though its own grids have one value of them; where it is given, other
-            factors that these grids do not vary take one value at a time, so that no mean is over settings that differ.
-            None: its tables keep all factors apart.
+        shown: factors that its tables and pictures keep apart. Of any other factor but the seed with several values,
+            each combination gets tables and pictures of its own (`snas.studies.sections`), so that no mean is over
+            settings that differ. None: its tables keep all factors apart.
+        shared: factor -> a value with which a cell belongs to the tables of all values of that factor, as None does.
     """
 
     shown: tuple[str, ...] | None = None
+    shared: Mapping[str, Any] = {}
 
     name: str = ""
     filed: str = ""
@@ -191,6 +196,27 @@ def measured(points: Sequence[Point], **factors: Any) -> list[Point]:
     """
     found = (point for point in points if point.result)
     return [point for point in found if all(point.cell.get(name) == value for name, value in factors.items())]
+
+
+def first_seed(points: Sequence[Point]) -> list[Point]:
+    """The points of the smallest seed that is there.
+
+    Example:
+        >>> [point.cell for point in first_seed([Point({"seed": 4}, {}), Point({"seed": 3}, {})])]
+        [{'seed': 3}]
+    """
+    least = min((point["seed"] for point in points), default=0)
+    return [point for point in points if point["seed"] == least]
+
+
+def slug(text: str) -> str:
+    """Text as a part of a file's name.
+
+    Example:
+        >>> slug("lr 0.1, space mlp:width=8, data /a/b.npz")
+        'lr-0.1-space-mlp-width-8-data-a-b.npz'
+    """
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:LONGEST]
 
 
 def values_of(points: Sequence[Point], factor: str) -> list[Any]:

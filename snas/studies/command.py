@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from snas.commands import make_settings
 from snas.errors import InputError
 from snas.listener import Listener
 from snas.registry import Registry
 from snas.settings import StudySettings, registry_path
-from snas.studies.base import Grid, Scale, Study, in_order, open_study
+from snas.studies.base import in_order, open_study
 from snas.studies.grid import adjusted
 from snas.studies.lab import Lab
 from snas.studies.result import StudyResult
@@ -59,7 +59,6 @@ def run_study(
     if twice:
         raise InputError(f"factor {twice[0]!r} is given twice; give it once")
     grid = adjusted(chosen.grid(settings.scale), settings.factors() | factors, study=settings.study)
-    _require_shown(chosen, grid)
     cells = in_order(chosen.cells(grid))
     if not cells:
         raise InputError(f"the grid of study {settings.study!r} has no cell; give its factors other values")
@@ -82,16 +81,3 @@ def run_study(
     if output is not None:
         result.save(output)
     return result
-
-
-def _require_shown(study: Study, grid: Grid) -> None:
-    """Raise InputError for several values of a factor that the study's tables would take the mean over."""
-    if study.shown is None:
-        return
-    varied = {name for scale in get_args(Scale) for name, values in study.grid(scale).items() if len(values) > 1}
-    for name, values in grid.items():
-        if len(values) > 1 and name not in {*varied, *study.shown, "seed"}:
-            raise InputError(
-                f"factor {name!r} has {len(values)} values, but tables of study {study.name!r} are of one at a time; "
-                "run it once for each: what is measured is kept"
-            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,7 +24,9 @@ from snas.studies.base import (
     Scale,
     Study,
     combinations,
+    first_seed,
     measured,
+    slug,
     studies,
     values_of,
 )
@@ -41,6 +43,8 @@ SUFFIX = ":inverted"
 @studies.register("connections")
 class Connections(Study):
     """First-layer connections that survive, for batches of one class, on inverted data, and by the gradient alone."""
+
+    shown = ("dataset", "score", "sparsity")
 
     def grid(self, scale: Scale) -> Grid:
         """LeNet-300-100 from 10 to 90 % sparsity, scored by SNIP and by the gradient, on data and on inverted data."""
@@ -91,26 +95,27 @@ class Connections(Study):
         return {"maps": maps, "means": means, "shape": list(space.input_shape), "kept": kept}
 
     def tables(self, points: Sequence[Point]) -> list[Table]:
-        """What the maps have in common: with the inputs' sizes, with other sparsities, and with inverted data."""
+        """What the maps have in common: with the inputs' sizes, with the sparsest, and with inverted data."""
         rows = []
         for name in values_of(measured(points), "dataset"):
             for score in values_of(points, "score"):
-                own = measured(points, dataset=name, score=score)
-                if own:
-                    told = [_mean_text(found) for found in _likenesses(own, points)]
-                    rows.append([f"{name}, {score}", *told])
+                for sparsity in values_of(points, "sparsity"):
+                    own = measured(points, dataset=name, score=score, sparsity=sparsity)
+                    if own:
+                        told = [_mean_text(found) for found in _likenesses(own, points)]
+                        rows.append([f"{name}, {score}, {100 * sparsity:g} %", *told])
         titles = [
-            "data, score",
+            "data, score, sparsity",
             "mean size of inputs",
-            "sparsest and least sparse",
-            "own and other classes",
+            "the sparsest",
+            "other classes",
             "inverted data",
         ]
         notes = [
-            "means over classes and seeds (and, in the first, third and last column, sparsities) of the correlation, "
-            "over inputs, of the share of first-layer units that keep a weight from it: with the mean absolute value "
-            "of the input in the class's batch; between the largest and the smallest sparsity; with the maps of the "
-            "other classes; with the same class on inverted data"
+            "means over classes and seeds of the correlation, over inputs, of the share of first-layer units that keep "
+            "a weight from it: with the mean absolute value of the input in the class's batch; with the map of the "
+            "same class at the largest sparsity; with the maps of the other classes; with those of the same class on "
+            "inverted data"
         ]
         return [Table("Maps of kept first-layer connections: how alike they are", titles, rows, notes)] if rows else []
 
@@ -119,9 +124,9 @@ class Connections(Study):
         pictures = []
         for name in values_of(measured(points), "dataset"):
             for score in values_of(points, "score"):
-                own = [point for point in measured(points, dataset=name, score=score) if point["seed"] == 0]
+                own = first_seed(measured(points, dataset=name, score=score))
                 if own:
-                    text = f"{name.replace(':', '-')}-{score}"
+                    text = slug(f"{name}-{score}")
                     size = (0.6 + 0.8 * len(own[0].result["maps"]), 0.6 + 0.8 * len(own))
                     pictures.append(Picture(text, _drawing(own), size))
         return pictures
@@ -144,25 +149,26 @@ def _drawing(points: Sequence[Point]) -> Callable[[Figure], None]:
 
 
 def _likenesses(own: Sequence[Point], points: Sequence[Point]) -> list[list[float | None]]:
-    """The correlations behind each column of the table."""
+    """The correlations behind each column of the table, of one data set, score and sparsity."""
     inputs, depths, others, inverted = [], [], [], []
+    most = max(values_of(measured(points), "sparsity"))
     for point in own:
         maps = point.result["maps"]
         inputs += [correlation(one, mean) for one, mean in zip(maps, point.result["means"], strict=True)]
         others += [correlation(one, two) for i, one in enumerate(maps) for two in maps[:i]]
-        swap = measured(
-            points,
-            dataset=_swapped(point["dataset"]),
-            **{name: point[name] for name in ("space", "score", "sparsity", "examples", "init", "seed")},
-        )
-        if swap:
-            inverted += [correlation(*pair) for pair in zip(maps, swap[0].result["maps"], strict=True)]
-    for seed in values_of(own, "seed"):
-        same = sorted((point for point in own if point["seed"] == seed), key=lambda point: float(point["sparsity"]))
-        if len(same) > 1:
-            ends = same[0].result["maps"], same[-1].result["maps"]
-            depths += [correlation(*pair) for pair in zip(*ends, strict=True)]
+        if point["sparsity"] < most:
+            depths += _by_class(maps, _like(point, points, sparsity=most))
+        inverted += _by_class(maps, _like(point, points, dataset=_swapped(point["dataset"])))
     return [inputs, depths, others, inverted]
+
+
+def _like(point: Point, points: Sequence[Point], **changes: Any) -> Sequence[Point]:
+    """The point that is like this one but for the changes, if it is measured."""
+    return measured(points, **{**point.cell, **changes})
+
+
+def _by_class(maps: Sequence[Sequence[float]], others: Sequence[Point]) -> list[float | None]:
+    return [correlation(*pair) for one in others for pair in zip(maps, one.result["maps"], strict=True)]
 
 
 def _swapped(name: str) -> str:

@@ -17,7 +17,9 @@ from snas.studies.sc_sdc import SameCapacity
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VARIED = ("dense_width", "seed", "network", "pruning")  # within a configuration
+VARIED = ("dense_width", "seed", "network")  # within a configuration
+CONFIGURATION = ("dataset", "examples", "hidden_layers", "epochs", "optimizer", "lr", "regularization", "activation")
+PICTURE = ("dataset", "examples", "lr", "epochs")  # what each picture is of one of
 
 
 @studies.register("gradient-flow")
@@ -25,12 +27,13 @@ class GradientFlow(SameCapacity):
     """Norms of the gradient along training, and their Kendall correlation with test loss and accuracy (table 3.1)."""
 
     filed = "sc-sdc"  # the same networks, as in the source
+    shown = tuple(name for name in SameCapacity.shown or () if name != "pruning")
 
     def tables(self, points: Sequence[Point]) -> list[Table]:
         """Table 3.1, and the average EGF of each optimizer and regularization."""
         found = measured(points)
         rows = []
-        names = [name for name in ("optimizer", "lr", "regularization", "activation") if len(values(found, name)) > 1]
+        names = [name for name in CONFIGURATION if len(values(found, name)) > 1]
         for key in dict.fromkeys(tuple(point[name] for name in names) for point in found):
             own = [point for point in found if tuple(point[name] for name in names) == key]
             cells = [" ".join(f"{name}={value}" for name, value in zip(names, key, strict=True)) or "all"]
@@ -55,9 +58,11 @@ class GradientFlow(SameCapacity):
             return []
         across = len(values(found, "optimizer"))
         pictures = []
-        for number, (dataset, lr) in enumerate(dict.fromkeys((point["dataset"], point["lr"]) for point in found)):
-            own = measured(found, dataset=dataset, lr=lr)
-            title = f"{dataset}, lr {lr:g}"
+        for number, key in enumerate(dict.fromkeys(tuple(point[name] for name in PICTURE) for point in found)):
+            own = measured(found, **dict(zip(PICTURE, key, strict=True)))
+            dataset, examples, lr, epochs = key
+            data = dataset + (f", {examples:,} examples" if examples else "")
+            title = f"{data}, lr {lr:g}, {epochs} epoch{'s' if epochs > 1 else ''}"
             size = (min(14.0, 2.4 + 2.8 * across), 3.4)
             pictures += [
                 Picture(f"training-{number + 1}", _along(title, own), size),
@@ -67,7 +72,7 @@ class GradientFlow(SameCapacity):
 
 
 def observe_points(points: Sequence[Point]) -> list[FlowObservation]:
-    """Points with gradient flow as observations; a configuration is all but width, seed, network and pruning."""
+    """Points with gradient flow as observations; a configuration is all but width, seed and network."""
     found = []
     for point in measured(points):
         if not point.result.get("flow") or point.result["test_loss"] is None:
@@ -100,9 +105,17 @@ def _lines(points: Sequence[Point]) -> list[tuple[str, str, list[Point]]]:
     return series
 
 
+def _legend(figure: Figure, axes: Sequence[Any]) -> None:
+    """One legend of the series of all panels, of which some may lack some."""
+    found = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
+    legend = figure.legend(found.values(), found, loc="outside right upper", fontsize=8, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
 def _along(title: str, points: Sequence[Point]) -> Any:
     def draw(figure: Figure) -> None:
-        from snas.report.figures import COLOURS, MARKERS, log_axis, plain_axes
+        from snas.report.figures import COLOURS, MARKERS, log_axis, plain_axes, whole_axis
 
         optimizers = values(points, "optimizer")
         axes: Any = figure.subplots(1, len(optimizers), sharey=True, squeeze=False)[0]
@@ -126,8 +139,8 @@ def _along(title: str, points: Sequence[Point]) -> Any:
                 )
             plain_axes(axes[place], title=optimizer, x="epoch", y="" if place else "EGF, p = 2")
             log_axis(axes[place].yaxis)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+            whole_axis(axes[place].xaxis)
+        _legend(figure, axes)
         figure.suptitle(f"{title}: means over widths and seeds", fontsize=10, x=0.01, ha="left")
 
     return draw
@@ -154,8 +167,7 @@ def _against(title: str, points: Sequence[Point]) -> Any:
                 )
             plain_axes(axes[place], title=optimizer, x="average EGF, p = 2", y="" if place else "test accuracy %")
             log_axis(axes[place].xaxis)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+        _legend(figure, axes)
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
 
     return draw

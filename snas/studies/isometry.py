@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,25 +27,29 @@ from snas.pruning.prepare import make_goal
 from snas.pruning.scores import scores
 from snas.seeds import Stream, derive
 from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, studies
-from snas.studies.base import values_of as values
+from snas.studies.isometry_report import (
+    ISOMETRIES,
+    PRUNINGS,
+    draw_training,
+    draw_values,
+    jacobian_tables,
+    orthogonality_table,
+    sparsity_table,
+)
 from snas.studies.lab import Lab, seed_of
 from snas.training.session import Session
 from snas.training.task import score_batch
 from snas.training.watcher import Watcher
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-INITS = {"lecun": "VS-L", "glorot": "VS-G", "he": "VS-H", "orthogonal": "LDI", "orthogonal-full": "LDI"}
-PRUNINGS = {"snip": "CS", "random": "Rand", "magnitude": "Mag"}
-ISOMETRIES = {"none": "", "frobenius": "-AI", "spectral": "-AIS"}
 POINTS = 40  # of a training curve, each the mean of as many steps
-FEW = 12  # layers whose sparsities a table shows
 
 
 @studies.register("isometry")
 class Isometry(Study):
     """Singular values of the Jacobian, orthogonality and training of pruned networks, with and without isometry."""
+
+    shown = ("dataset", "space", "init", "pruning", "isometry", "sparsity")
+    shared: Mapping[str, Any] = {"epochs": 0}  # what is not trained
 
     def grid(self, scale: Scale) -> Grid:
         """Figures 4.2 and table 4.1 are of a perceptron of seven layers on MNIST; table 4.2 is of any space."""
@@ -129,8 +132,8 @@ class Isometry(Study):
         tables = []
         for dataset, space in dict.fromkeys((point["dataset"], point["space"]) for point in found):
             own = measured(found, dataset=dataset, space=space)
-            tables += [_jacobians(f"{space} on {dataset}", own), _by_sparsity(f"{space} on {dataset}", own)]
-        return [*tables, _orthogonality(found)] if found else []
+            tables += [*jacobian_tables(f"{space} on {dataset}", own), sparsity_table(f"{space} on {dataset}", own)]
+        return [*tables, orthogonality_table(found)] if found else []
 
     def pictures(self, points: Sequence[Point]) -> list[Picture]:
         """As figure 4.2: singular values by sparsity, and training at the largest."""
@@ -139,9 +142,9 @@ class Isometry(Study):
         for number, (dataset, space) in enumerate(dict.fromkeys((one["dataset"], one["space"]) for one in found)):
             own = measured(found, dataset=dataset, space=space)
             title = f"{space} on {dataset}"
-            pictures.append(Picture(f"singular-values-{number + 1}", _draw_values(title, own), (9.4, 3.8)))
+            pictures.append(Picture(f"singular-values-{number + 1}", draw_values(title, own), (9.4, 3.8)))
             if any(point.result.get("losses") for point in own):
-                pictures.append(Picture(f"training-{number + 1}", _draw_training(title, own), (7.2, 4.0)))
+                pictures.append(Picture(f"training-{number + 1}", draw_training(title, own), (7.2, 4.0)))
         return pictures
 
 
@@ -168,19 +171,6 @@ class LossWatcher(Watcher):
             self.losses.append(self._sum / self.every)
         if self._steps == self.every:
             self._sum, self._steps = 0.0, 0
-
-
-def label(cell: Mapping[str, Any]) -> str:
-    """A cell's network as the source names them: "LDI-CS-AI", "VS-G-Dense".
-
-    Example:
-        >>> label({"init": "orthogonal", "pruning": "snip", "isometry": "frobenius", "sparsity": 0.9})
-        'LDI-CS-AI'
-    """
-    init = INITS.get(cell["init"], f"SG {cell['init'].partition(':')[2]}")
-    if cell["sparsity"] == 0:
-        return f"{init}-Dense"
-    return f"{init}-{PRUNINGS[cell['pruning']]}{ISOMETRIES[cell['isometry']]}"
 
 
 def _require_possible(grid: Grid) -> None:
@@ -235,175 +225,3 @@ def _statistics(model: nn.Module, x: torch.Tensor) -> dict[str, float | None]:
     condition = found.condition if math.isfinite(found.condition) else None
     spread = {"mean": found.mean, "std": found.std, "largest": found.largest, "smallest": found.smallest}
     return {**spread, "condition": condition}
-
-
-def _jacobians(title: str, points: Sequence[Point]) -> Table:
-    """Table 4.1: the dense network's Jacobian, and what SNIP makes of the network."""
-    most = max(values(points, "sparsity"))
-    own = measured(points, sparsity=most, isometry="none", pruning="snip")
-    layers = len(own[0].result["layers"]) if own else 0
-    shown = layers if layers <= FEW else 0
-    rows = []
-    for init in values(own, "init"):
-        group = measured(own, init=init)
-        jacobian = [
-            _mean([point.result["dense"][name] for point in group], ".2e") for name in ("mean", "std", "condition")
-        ]
-        each = [f"{fmean(point.result['layers'][layer] for point in group):.2f}" for layer in range(shown)]
-        refused = sum(bool(point.result["refused"]) for point in group)
-        error = _error(group) + (f" ({refused} refused)" if refused else "")
-        rows.append([INITS.get(init, f"SG, std {init.partition(':')[2]}"), *jacobian, *each, error])
-    titles = [
-        "initial weights",
-        "mean",
-        "std",
-        "condition",
-        *(f"layer {place + 1}" for place in range(shown)),
-        "error %",
-    ]
-    notes = [
-        f"singular values of the dense network; sparsity of each layer after SNIP at {100 * most:g} %; test error",
-        "condition: largest over smallest of all examples; inf where one is 0; refused: no way through is left",
-    ]
-    return Table(f"{title}: Jacobian and pruning by initial weights", titles, rows, notes)
-
-
-def _by_sparsity(title: str, points: Sequence[Point]) -> Table:
-    sparsities = values(points, "sparsity")
-    rows = []
-    for name, own in _series(points):
-        cells = []
-        for sparsity in sparsities:
-            group = [one for one in own if one["sparsity"] == sparsity and one.result.get("pruned")]
-            cells.append(_mean([point.result["pruned"]["mean"] for point in group], ".3g"))
-        rows.append([name, *cells])
-    titles = ["network", *(f"{100 * sparsity:g} %" for sparsity in sparsities)]
-    return Table(f"{title}: mean singular value by sparsity", titles, rows, ["means over examples and seeds"])
-
-
-def _orthogonality(points: Sequence[Point]) -> Table:
-    """Table 4.2: orthogonality score and error after SNIP at the largest sparsity, a pair of columns for each space."""
-    spaces = list(dict.fromkeys((point["dataset"], point["space"]) for point in points))
-    most = max(values(points, "sparsity"))
-    pruned = measured(points, sparsity=most, pruning="snip")
-    kinds = dict.fromkeys((point["init"], point["isometry"]) for point in pruned if point["init"] in INITS)
-    rows: list[list[str]] = []
-    errors: dict[tuple[int, int], float] = {}
-    for init, isometry in kinds:
-        cells = [INITS[init] + ISOMETRIES[isometry]]
-        for place, (dataset, space) in enumerate(spaces):
-            group = measured(pruned, dataset=dataset, space=space, init=init, isometry=isometry)
-            cells += [_mean([point.result.get("orthogonality") for point in group], ".2f"), _error(group)]
-            found = [1 - point.result["test_accuracy"] for point in group if point.result.get("test_accuracy")]
-            if found:
-                errors[len(rows), 2 * place + 2] = fmean(found)
-        rows.append(cells)
-    bold = set()
-    for column in {column for _, column in errors}:
-        best = min(error for (_, other), error in errors.items() if other == column)
-        bold |= {place for place, error in errors.items() if place[1] == column and error == best}
-    titles = [
-        "initial weights",
-        *(text for dataset, space in spaces for text in (f"{space}, {dataset}: OS", "error %")),
-    ]
-    notes = [f"after SNIP at {100 * most:g} %; OS: orthogonality score, 0 for orthogonal layers; bold: least error"]
-    return Table("Orthogonality and error", titles, rows, notes, {}, frozenset(bold))
-
-
-def _series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
-    """Networks that were measured at several sparsities: label -> points, the dense one at the beginning of each."""
-    found: dict[str, list[Point]] = {}
-    for point in points:
-        if point["sparsity"] > 0:
-            found.setdefault(label(point.cell), []).append(point)
-    series = [
-        (name, [one for one in points if one["sparsity"] == 0 and one["init"] == own[0]["init"]] + own)
-        for name, own in found.items()
-    ]
-    return [(name, own) for name, own in series if len(values(own, "sparsity")) > 1]
-
-
-def _mean(numbers: Sequence[float | None], form: str) -> str:
-    """The mean; "inf" where one is None, which stands for it."""
-    if not numbers:
-        return "-"
-    known = [number for number in numbers if number is not None]
-    return "inf" if len(known) < len(numbers) else format(fmean(known), form)
-
-
-def _error(points: Sequence[Point]) -> str:
-    errors = [100 * (1 - one.result["test_accuracy"]) for one in points if one.result.get("test_accuracy") is not None]
-    if not errors:
-        return "-"
-    return f"{fmean(errors):.2f}" + (f" ± {stdev(errors):.2f}" if len(errors) > 1 else "")
-
-
-def _draw_values(title: str, points: Sequence[Point]) -> Any:
-    def draw(figure: Figure) -> None:
-        from snas.report.figures import log_axis, plain_axes
-
-        axes: Any = figure.subplots(1, 3, sharex=True)
-        names = {"mean": "mean", "std": "standard deviation", "condition": "condition number"}
-        for place, (name, text) in enumerate(names.items()):
-            for series, own in _series(points):
-                shown = [one for one in own if one.result.get("pruned") and one.result["pruned"][name] is not None]
-                sparsities = values(shown, "sparsity")
-                means = [
-                    fmean(one.result["pruned"][name] for one in shown if one["sparsity"] == sparsity)
-                    for sparsity in sparsities
-                ]
-                axes[place].plot([100 * one for one in sparsities], means, label=series, **_style(own[-1].cell))
-            plain_axes(axes[place], title=text, x="sparsity %")
-            log_axis(axes[place].yaxis)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
-        figure.suptitle(f"{title}: singular values of the Jacobian", fontsize=10, x=0.01, ha="left")
-
-    return draw
-
-
-def _draw_training(title: str, points: Sequence[Point]) -> Any:
-    def draw(figure: Figure) -> None:
-        from snas.report.figures import legend_beside, log_axis, plain_axes
-
-        axes: Any = figure.subplots()
-        found: dict[str, list[Point]] = {}
-        for point in points:
-            if point.result.get("losses") and point["init"] in ("glorot", "orthogonal"):
-                found.setdefault(label(point.cell), []).append(point)
-        for name, own in sorted(found.items()):
-            curves = [point.result["losses"] for point in own]
-            length = min(map(len, curves))
-            means = [fmean(curve[place] for curve in curves) for place in range(length)]
-            steps = [own[0].result["every"] * (place + 1) for place in range(length)]
-            axes.plot(steps, means, label=name, markevery=max(1, length // 8), **_style(own[0].cell))
-        most = max(values(points, "sparsity"))
-        plain_axes(axes, title=f"{title}: training at {100 * most:g} %", x="steps", y="training loss")
-        log_axis(axes.yaxis)
-        legend_beside(axes)
-
-    return draw
-
-
-def _style(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Colour and marker by how a network was pruned and mended, dashes by its initial weights."""
-    from snas.report.figures import COLOURS, MARKERS
-
-    kinds = [
-        ("snip", "none"),
-        ("random", "none"),
-        ("snip", "frobenius"),
-        ("random", "frobenius"),
-        ("magnitude", "none"),
-    ]
-    key = (cell["pruning"], cell["isometry"])
-    place = 6 if cell["sparsity"] == 0 else kinds.index(key) if key in kinds else 5
-    solid = cell["init"].startswith("orthogonal")
-    return {
-        "color": COLOURS[place],
-        "marker": MARKERS[place],
-        "linestyle": "-" if solid else "--",
-        "markerfacecolor": COLOURS[place] if solid else "white",
-        "markersize": 5,
-        "linewidth": 1.4,
-    }

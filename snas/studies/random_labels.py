@@ -24,6 +24,7 @@ from snas.studies.base import (
     Scale,
     Study,
     combinations,
+    first_seed,
     measured,
     studies,
     values_of,
@@ -40,7 +41,7 @@ LABELS = ("true", "shuffled")
 class RandomLabels(Study):
     """Dense and sparse networks on true and on shuffled labels; the mask is always chosen by true labels."""
 
-    shown = ()
+    shown = ("labels", "sparsity", "weight_decay")
 
     def grid(self, scale: Scale) -> Grid:
         """LeNet-5-Caffe on MNIST, dense and 99 % sparse; LeNet-300-100 on digits."""
@@ -121,7 +122,7 @@ class RandomLabels(Study):
 
     def pictures(self, points: Sequence[Point]) -> list[Picture]:
         """Training loss along the training, as figures 3.4 and 3.7."""
-        found = [point for point in measured(points) if point["seed"] == 0]
+        found = first_seed(measured(points))
         return [Picture("losses", lambda figure: _draw(figure, found), (8.6, 4.2))] if found else []
 
 
@@ -147,7 +148,7 @@ def _sparsity(sparsity: float) -> str:
 
 
 def _draw(figure: Figure, points: Sequence[Point]) -> None:
-    from snas.report.figures import legend_beside, plain_axes, series_style
+    from snas.report.figures import legend_beside, plain_axes, series_style, whole_axis
 
     axes: Any = figure.subplots()
     for number, point in enumerate(sorted(points, key=lambda one: (one["labels"] == "shuffled", one["sparsity"]))):
@@ -164,4 +165,5 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
     first = points[0]
     title = f"{first['space']} on {first.result['examples']:,} examples of {first['dataset']}, masks from true labels"
     plain_axes(axes, title=title, x="epoch", y="mean training loss of the epoch")
+    whole_axis(axes.xaxis)
     legend_beside(axes, title="labels, network")

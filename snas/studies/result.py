@@ -13,6 +13,7 @@ from snas.exports import write_export
 from snas.exports.grids import Table, csv_lines, html_tables, latex_tables, markdown_tables
 from snas.report.figures import picture_bytes, require_matplotlib
 from snas.studies.base import Grid, Point, Study
+from snas.studies.sections import pictures_of, tables_of
 
 
 class StudyResult:
@@ -37,8 +38,8 @@ class StudyResult:
 
     @cached_property
     def tables(self) -> list[Table]:
-        """The study's tables."""
-        return self.study.tables(self.points)
+        """The study's tables, of every combination of settings apart."""
+        return tables_of(self.study, self.points)
 
     @property
     def headline(self) -> str:
@@ -101,7 +102,7 @@ class StudyResult:
             f"{name}.tex": latex_tables(self.headline, self.header, self.tables),
         }
         files: dict[str, str | bytes] = dict(texts)
-        for picture in self.study.pictures(self.points):
+        for picture in pictures_of(self.study, self.points):
             for kind in ("png", "svg"):
                 files[f"{name}-{picture.name}.{kind}"] = picture_bytes(picture.draw, picture.size, kind)
         for file, content in files.items():

@@ -8,7 +8,7 @@ Beside the theorem there is the older form of appendix 5.A, eq. 5.15, a sum of b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,20 +92,29 @@ def fit_law(sizes: Sequence[float], steps: Sequence[float], *, every: int = 1, f
     """
     if len(set(sizes)) < FEWEST:
         raise InputError(f"a law of two constants cannot be fitted to {len(set(sizes))} batch sizes; give {FEWEST}")
-    return fit_laws(sizes, np.asarray([steps], dtype=np.float64), every=every, form=form)[0]
+    (law,) = fit_laws(sizes, np.asarray([steps], dtype=np.float64), every=every, form=form)
+    if law is None:
+        raise InputError("a law cannot be fitted to steps that are not finite; leave those batch sizes out")
+    return law
 
 
-def fit_laws(sizes: Sequence[float], rows: NDArray[np.float64], *, every: int, form: Form = "theorem") -> list[Law]:
+def fit_laws(
+    sizes: Sequence[float], rows: NDArray[np.float64], *, every: int, form: Form = "theorem"
+) -> list[Law | None]:
     """The laws of many rows of steps at the same batch sizes.
 
     Args:
         sizes: batch sizes, shape (n,).
-        rows: steps, shape (rows, n); NaN where they are not known. Rows of fewer than `FEWEST` known are left out.
+        rows: steps, shape (rows, n); NaN where they are not known.
         every: as in `fit_law`.
         form: the same.
+
+    Returns:
+        One for each row; None where fewer than `FEWEST` steps are known.
     """
     b = np.asarray(sizes, dtype=np.float64)
-    rows = rows[np.isfinite(rows).sum(1) >= FEWEST]
+    enough = np.isfinite(rows).sum(1) >= FEWEST
+    rows = rows[enough]
     known = np.isfinite(rows)
     steps = np.where(known, rows, 1.0)
     weights = np.where(known, 1 / (TUNING**2 + (every / steps) ** 2 / 12), 0.0)
@@ -116,8 +125,8 @@ def fit_laws(sizes: Sequence[float], rows: NDArray[np.float64], *, every: int, f
     mean = (weights * logs).sum(1, keepdims=True) - weights @ curves  # logarithm of the best C for each T
     squares = (weights * logs**2).sum(1, keepdims=True) - 2 * (weights * logs) @ curves + weights @ curves**2
     losses = squares - mean**2
-    laws = []
-    for row, place in enumerate(losses.argmin(1)):
+    laws: list[Law | None] = [None] * len(enough)
+    for row, (number, place) in enumerate(zip(np.flatnonzero(enough), losses.argmin(1), strict=True)):
         at = float(place)
         if 0 < place < GRID - 1:
             left, least, right = losses[row, place - 1 : place + 2]
@@ -125,7 +134,7 @@ def fit_laws(sizes: Sequence[float], rows: NDArray[np.float64], *, every: int, f
             at += 0.5 * float((left - right) / curvature) if curvature > 0 else 0.0
         places = np.arange(GRID)
         t = float(np.exp(np.interp(at, places, log_t)))
-        laws.append(Law(float(np.exp(np.interp(at, places, mean[row]))), t, form))
+        laws[number] = Law(float(np.exp(np.interp(at, places, mean[row]))), t, form)
     return laws
 
 
@@ -135,25 +144,37 @@ def bounded(law: Law, sizes: Sequence[float]) -> str:
 
 
 def resampled(
-    trials: Sequence[Sequence[float | None]], *, rounds: int, seed: int, cap: float | None
+    trials: Mapping[int, Mapping[int, Sequence[float | None]]], *, rounds: int, seed: int, cap: float | None
 ) -> NDArray[np.float64]:
     """Fewest steps of each batch size with its trials drawn anew, with replacement: as another search might have it.
 
+    The steps of a batch size are the mean over seeds of the fewest steps of each, and so are those of a round: trials
+    are drawn from those of one seed for it, as many as it has. Drawn from all seeds at once, the fewest of all would be
+    taken for the mean of the fewest of each, which is more.
+
+    The draws of a batch size and seed depend on nothing else, so that round k draws the same trials for every sparsity
+    which has as many, whatever batch sizes are missing.
+
     Args:
-        trials: for each batch size, the steps of each trial; None where the goal was not reached.
+        trials: batch size -> seed -> the steps of each trial, in the order of their numbers; None where the goal was
+            not reached.
         rounds: how often.
         seed: of the draws.
         cap: where trials were ended at so many times the fewest steps. A draw without any trial that was completed
             stands for that many then: the true number is larger.
 
     Returns:
-        Shape (rounds, batch sizes); NaN where no trial that was drawn reached the goal.
+        Shape (rounds, batch sizes), in their order; NaN where a seed has no trial among those drawn that reached the
+        goal.
     """
-    rng = np.random.default_rng(seed)
     columns = []
-    for group in trials:
-        steps = np.array([math.inf if one is None else float(one) for one in group])
-        drawn = steps[rng.integers(len(steps), size=(rounds, len(steps)))].min(1)
-        columns.append(np.minimum(drawn, steps.min() * (cap or math.inf)))
-    least = np.stack(columns, axis=1)
-    return np.where(np.isfinite(least), least, math.nan)
+    for size, groups in trials.items():
+        least = []
+        for number, group in groups.items():
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(size, number)))
+            steps = np.array([math.inf if one is None else float(one) for one in group])
+            drawn = steps[rng.integers(len(steps), size=(rounds, len(steps)))].min(1)
+            least.append(np.minimum(drawn, steps.min() * (cap or math.inf)))
+        columns.append(np.mean(least, axis=0))
+    found = np.stack(columns, axis=1)
+    return np.where(np.isfinite(found), found, math.nan)

@@ -40,7 +40,7 @@ EQUIVALENTS = (  # of table 4.6: what the base network's blocks and widening are
 class Sculpting(Study):
     """Wider, shallower and deeper networks, pruned without labels to exactly the weights of the base network."""
 
-    shown = ()
+    shown = ("network", "method")
 
     def grid(self, scale: Scale) -> Grid:
         """ResNet-20 on CIFAR-10 with all equivalents of table 4.6, or narrower ones on MNIST or digits."""
@@ -172,8 +172,8 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
         known = {place: errors for place, errors in own.items() if errors}
         means, spreads = mean_and_spread(list(known.values()))
         axes.errorbar(
-            list(known), means, yerr=spreads, linestyle="none", capsize=3, color=COLOURS[number],
-            marker=MARKERS[number], markerfacecolor="white", label=_labels(method),
+            list(known), means, yerr=spreads, linestyle="none", capsize=3, color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)], markerfacecolor="white", label=_labels(method),
         )  # fmt: skip
     axes.set_xticks(range(len(networks)), [name.replace(":", "\n") for name in networks], fontsize=8)
     first = points[0]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Smoothness(Study):
     """Local Lipschitz constant of the gradient along training: is it larger the sparser the network?"""
 
-    shown = ()
+    shown = ("sparsity",)
 
     def grid(self, scale: Scale) -> Grid:
         """Simple-CNN with 0, 50, 70 and 90 % of its weights removed by SNIP, as in the source's figure 5.5."""
@@ -46,14 +46,14 @@ class Smoothness(Study):
         )
 
     def cells(self, grid: Grid) -> list[Cell]:
-        """All combinations."""
+        """All combinations; what is dense has no method of pruning."""
         for value in grid["sparsity"]:
             if not 0 <= value < 1:
                 raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")
         for value in grid["every"]:
             if value < 1:
                 raise InputError(f"every is {value}; expected at least 1 step")
-        return super().cells(grid)
+        return [{**cell, "method": None} if cell["sparsity"] == 0 else cell for cell in super().cells(grid)]
 
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """The constants along one training."""
@@ -62,7 +62,7 @@ class Smoothness(Study):
         batch = lab.sample(bench, cell["examples"])
         watcher = SmoothnessWatcher(batch, every=cell["every"])
         kept = kept_from_density(1 - cell["sparsity"], bench.space.total_weights)
-        method = "dense" if cell["sparsity"] == 0 else cell["method"]
+        method = cell["method"] or "dense"
         trained = lab.train(bench, method, kept, seed=cell["seed"], watcher=watcher)
         if not watcher.found:
             raise SnasError("no step was measured")
@@ -107,7 +107,7 @@ def _mean(numbers: Sequence[float]) -> str:
 
 
 def _draw(figure: Figure, points: Sequence[Point]) -> None:
-    from snas.report.figures import legend_beside, log_axis, plain_axes, series_style
+    from snas.report.figures import legend_beside, log_axis, plain_axes, series_style, whole_axis
 
     axes: Any = figure.subplots()
     for number, sparsity in enumerate(values_of(points, "sparsity")):
@@ -119,4 +119,5 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
     first = points[0]
     plain_axes(axes, title=f"{first['space']} on {first['dataset']}", x="training steps", y="local Lipschitz constant")
     log_axis(axes.yaxis)
+    whole_axis(axes.xaxis)
     legend_beside(axes, title="sparsity")

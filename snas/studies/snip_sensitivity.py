@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ from snas.studies.base import (
     Scale,
     Study,
     combinations,
+    first_seed,
     measured,
+    slug,
     studies,
     values_of,
 )
@@ -42,7 +44,7 @@ NAMES = {"normal": "RN", "truncated": "TN", "glorot": "VS-X", "he": "VS-H"}
 class SnipSensitivity(Study):
     """SNIP with batches of 1 to all examples (figure 3.3), and from several initializations (table 3.3)."""
 
-    shown = ()
+    shown = ("space", "examples", "init")
 
     def grid(self, scale: Scale) -> Grid:
         """90 % sparse networks. The first values are varied around: 100 examples, and VS-X."""
@@ -116,17 +118,23 @@ class SnipSensitivity(Study):
         """As figure 3.3: kept connections of the first layer, and errors, against the size of the batch."""
         found = measured(points)
         pictures = []
-        images = [
-            point
-            for size in values_of(found, "examples")
-            for point in _varied(found, "examples", size, found[0]["space"])
-            if point.result["map"] is not None and point["seed"] == 0
-        ]
-        if len(images) > 1:
-            pictures.append(Picture("maps", lambda figure: _draw_maps(figure, images), (1.2 + 1.3 * len(images), 2.0)))
+        for space in values_of(found, "space"):
+            images = [
+                point
+                for size in values_of(found, "examples")
+                for point in first_seed(_varied(found, "examples", size, space))
+                if point.result["map"] is not None
+            ]
+            if len(images) > 1:
+                name = "maps" if space == found[0]["space"] else f"maps-{slug(space)}"
+                pictures.append(Picture(name, _drawing(images), (1.2 + 1.3 * len(images), 2.0)))
         if len(values_of(found, "examples")) > 1:
             pictures.append(Picture("errors", lambda figure: _draw_errors(figure, found)))
         return pictures
+
+
+def _drawing(points: Sequence[Point]) -> Callable[[Figure], None]:
+    return lambda figure: _draw_maps(figure, points)
 
 
 def _varied(points: Sequence[Point], factor: str, value: Any, space: str) -> list[Point]:

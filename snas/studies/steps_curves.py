@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,15 +51,16 @@ class Curve:
 
     @staticmethod
     def _fewest(trials: Sequence[Trial]) -> float | None:
-        seeds = sorted({trial["seed"] for trial in trials})
-        least = [
-            min((t["steps"] for t in trials if t["seed"] == seed and t["status"] == "complete"), default=None)
-            for seed in seeds
-        ]
+        least = [min((one for one in group if one is not None), default=None) for group in _by_seed(trials).values()]
         reached = [steps for steps in least if steps is not None]
         if len(reached) < len(least):
             return None
         return reached[0] if len(reached) == 1 else fmean(reached)
+
+    @property
+    def seeds(self) -> int:
+        """How many there are, of all batch sizes."""
+        return len({trial["seed"] for trials in self.trials.values() for trial in trials})
 
     def best(self, size: int) -> Trial | None:
         """The trial with the fewest steps, where one was complete."""
@@ -73,24 +75,27 @@ class Curve:
         return fit_law(list(self.known), list(self.known.values()), every=self.every)
 
     @cached_property
-    def laws(self) -> list[Law]:
-        """Laws of resampled trials; the same draws for every sparsity, whose trials have the same metaparameters."""
-        if self.law is None:
-            return []
-        groups = [
-            [trial["steps"] if trial["status"] == "complete" else None for trial in self.trials[size]]
-            for size in self.known
-        ]
-        rows = resampled(groups, rounds=ROUNDS, seed=0, cap=self.cap)
-        return fit_laws(list(self.known), rows, every=self.every)
+    def laws(self) -> list[Law | None]:
+        """Laws of rounds of trials drawn anew, at the batch sizes whose steps are known; none without a law of these.
+        None stands for a round with too few known steps."""
+        return self._resampled(list(self.known)) if self.law else []
+
+    def laws_at(self, sizes: Sequence[int]) -> list[Law | None]:
+        """The same, at some of these batch sizes."""
+        return self.laws if list(sizes) == list(self.known) else self._resampled(sizes)
+
+    def _resampled(self, sizes: Sequence[int]) -> list[Law | None]:
+        groups = {size: _by_seed(self.trials[size]) for size in sizes}
+        return fit_laws(sizes, resampled(groups, rounds=ROUNDS, seed=0, cap=self.cap), every=self.every)
 
     @property
-    def spread(self) -> tuple[float, float] | None:
-        """What 90 % of the resamples' critical batch sizes lie between."""
-        if not self.laws:
-            return None
-        low, high = np.quantile([law.critical for law in self.laws], [0.05, 0.95])
-        return float(low), float(high)
+    def spread(self) -> str:
+        """What 90 % of the resamples' critical batch sizes lie between, with "<" or ">" beyond what was measured."""
+        found = [law.critical for law in self.laws if law is not None]
+        if not found:
+            return "-"
+        ends = np.quantile(found, [0.05, 0.95])
+        return " to ".join(_bounded_text(float(end), list(self.known)) for end in ends)
 
     @property
     def beyond(self) -> str:
@@ -110,6 +115,65 @@ class Curve:
             return math.nan
         expected = law.steps(list(self.known))
         return float(np.sqrt(np.mean(np.log(np.array(list(self.known.values())) / expected) ** 2)))
+
+
+@dataclass(frozen=True)
+class CriticalComparison:
+    """The critical batch sizes of two curves in the same rounds of resampling, at the batch sizes known to both.
+
+    Attributes:
+        larger: rounds in which the second one's is larger.
+        smaller: rounds in which it is not.
+        open: rounds in which both lie beyond what was measured, on the same side: they are bounds, and say nothing.
+        sizes: batch sizes that both are known at.
+    """
+
+    larger: int
+    smaller: int
+    open: int
+    sizes: tuple[int, ...]
+
+    @property
+    def rounds(self) -> int:
+        """How many there are of all three."""
+        return self.larger + self.smaller + self.open
+
+
+def compare_critical(one: Curve, other: Curve) -> CriticalComparison | None:
+    """Whether the other curve's critical batch size is larger, a round of resampling at a time.
+
+    Both laws of a round are of the same draws at the same batch sizes; rounds in which either has too few known steps
+    are left out. None where fewer than `FEWEST` batch sizes are known to both, or no round has both laws.
+    """
+    sizes = tuple(size for size in one.known if size in other.known)
+    if len(sizes) < FEWEST:
+        return None
+    counts = Counter[str]()
+    for first, second in zip(one.laws_at(sizes), other.laws_at(sizes), strict=True):
+        if first is not None and second is not None:
+            beyond = bounded(first, sizes)
+            if beyond and beyond == bounded(second, sizes):
+                counts["open"] += 1
+            else:
+                counts["larger" if second.critical > first.critical else "smaller"] += 1
+    if not counts:
+        return None
+    return CriticalComparison(counts["larger"], counts["smaller"], counts["open"], sizes)
+
+
+def _by_seed(trials: Sequence[Trial]) -> dict[int, list[float | None]]:
+    """Seed -> steps of each trial in the order of their numbers; None where the goal was not reached."""
+    found: dict[int, list[float | None]] = {}
+    for trial in sorted(trials, key=lambda trial: (trial["seed"], trial["number"])):
+        found.setdefault(trial["seed"], []).append(trial["steps"] if trial["status"] == "complete" else None)
+    return found
+
+
+def _bounded_text(critical: float, sizes: Sequence[int]) -> str:
+    """A critical batch size; where it is beyond the batch sizes, the outermost one with "<" or ">"."""
+    if critical <= min(sizes):
+        return f"<{min(sizes):,}"
+    return f">{max(sizes):,}" if critical >= max(sizes) else f"{critical:,.0f}"
 
 
 def curves_of(points: Sequence[Point], *, title: str) -> list[Curve]:

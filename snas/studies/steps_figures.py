@@ -56,19 +56,22 @@ def _draw_steps(axes: Any, curves: Sequence[Curve]) -> None:
 
 def _draw_normalized(axes: Any, curves: Sequence[Curve]) -> None:
     known = [curve for curve in curves if curve.known]
+    shared = [size for size in known[0].known if all(size in curve.known for curve in known)]
+    least = 1.0
     for number, curve in enumerate(curves):
         if curve.known:
-            steps = list(curve.known.values())
-            axes.plot(
-                list(curve.known), [value / steps[0] for value in steps], label=_name(curve), **series_style(number)
-            )
-    sizes = list(known[0].known)
-    axes.plot(sizes, [sizes[0] / size for size in sizes], color="#999999", linestyle="--", linewidth=0.9)
+            base = curve.known[shared[0]] if shared else next(iter(curve.known.values()))
+            steps = [value / base for value in curve.known.values()]
+            axes.plot(list(curve.known), steps, label=_name(curve), **series_style(number))
+            least = min(least, *steps)
+    sizes = sorted({size for curve in known for size in curve.known})
+    start = shared[0] if shared else sizes[0]
+    axes.plot(sizes, [start / size for size in sizes], color="#999999", linestyle="--", linewidth=0.9)
     axes.set_yscale("log")
-    least = min(min(curve.known.values()) / next(iter(curve.known.values())) for curve in known)
     axes.set_ylim(bottom=least / 2)
     _batch_axis(axes, curves)
-    plain_axes(axes, title="normalized", x="batch size", y="steps / steps of the smallest batch")
+    below = f"steps / steps at batch size {start:,}" if shared else "steps / steps of the smallest batch"
+    plain_axes(axes, title="normalized", x="batch size", y=below)
 
 
 def _draw_ratios(axes: Any, curves: Sequence[Curve]) -> None:

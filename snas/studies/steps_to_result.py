@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from snas.errors import InputError
@@ -17,7 +16,7 @@ from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, 
 from snas.studies.lab import Lab, seed_of
 from snas.studies.metaparameters import Range, read_range, sobol_trials
 from snas.studies.racing import race
-from snas.studies.steps_curves import Curve, curves_of
+from snas.studies.steps_curves import Curve, compare_critical, curves_of
 from snas.studies.steps_figures import draw_curves, draw_trials
 from snas.training.stepwise import Goal, StepRule, StepSession
 from snas.training.task import network_at_fault
@@ -26,20 +25,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OWN = "own"
-SOURCE = {  # data set -> space, schedule, goal of the source
-    "mnist": ("simple-cnn", "constant", "0.02"),
-    "fashion-mnist": ("simple-cnn", "constant", "0.12"),
-    "cifar10": ("resnet20:blocks=1", "linear", "0.4"),
+OWN_EVERY = 0
+SOURCE: dict[str, dict[str, str | int]] = {  # data set -> workload of the source; steps between looks: appendix 5.B
+    "mnist": {"space": "simple-cnn", "schedule": "constant", "goal": "0.02", "every": 16},
+    "fashion-mnist": {"space": "simple-cnn", "schedule": "constant", "goal": "0.12", "every": 16},
+    "cifar10": {"space": "resnet20:blocks=1", "schedule": "linear", "goal": "0.4", "every": 32},
 }
 OPTIMIZERS = {"sgd": "sgd", "momentum": "sgd", "nesterov": "nesterov"}
 SCHEDULES = ("constant", "linear")
+WORKLOAD = ("dataset", "space", "optimizer", "schedule", "goal", "every")  # what a curve is of
 
 
 @studies.register("steps-to-result")
 class StepsToResult(Study):
     """Steps to a goal error against batch size: where does a larger batch stop to help, dense and sparse?"""
 
-    shown = ("dataset", "space", "optimizer", "schedule", "goal", "block", "sparsity", "batch_size")
+    shown = (*WORKLOAD, "block", "sparsity", "batch_size")
 
     def grid(self, scale: Scale) -> Grid:
         """The source's workloads with batch sizes 2 to 16,384, or LeNet-300-100 on digits or MNIST."""
@@ -60,7 +61,7 @@ class StepsToResult(Study):
                 "trials": (1,),
                 "block": tuple(range(100)),
                 "cap": (0.0,),  # 0: none
-                "every": (16,),
+                "every": (OWN_EVERY,),
                 "budget": (40_000,),
                 "passes": (0.0,),  # 0: any number
                 "seed": (0,),
@@ -155,11 +156,14 @@ def _resolved(cell: Cell) -> Cell:
     """The cell with the source's own choices written out; raises InputError for contradictions."""
     found = dict(cell)
     source = SOURCE.get(cell["dataset"])
-    for place, name in enumerate(("space", "schedule", "goal")):
-        if cell[name] == OWN:
+    for name in ("space", "schedule", "goal", "every"):
+        if cell[name] == (OWN_EVERY if name == "every" else OWN):
             if source is None:
-                raise InputError(f"{name} is {OWN!r}, but the source has no data set {cell['dataset']!r}; give {name}")
-            found[name] = source[place]
+                raise InputError(
+                    f"{name} is {cell[name]!r}, the source's own, but the source has no data set {cell['dataset']!r}; "
+                    f"give {name}"
+                )
+            found[name] = source[name]
     for name, choices in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
         if found[name] not in choices:
             raise InputError(f"{name} is {found[name]!r}; choices: {', '.join(choices)}")
@@ -174,8 +178,8 @@ def _resolved(cell: Cell) -> Cell:
         ("batch_size", cell["batch_size"] >= 1, "at least 1"),
         ("trials", cell["trials"] >= 1, "at least 1"),
         ("block", cell["block"] >= 0, "at least 0"),
-        ("every", cell["every"] >= 1, "at least 1 step"),
-        ("budget", cell["budget"] >= cell["every"], f"at least {cell['every']}, the steps between evaluations"),
+        ("every", found["every"] >= 1, "at least 1 step"),
+        ("budget", cell["budget"] >= found["every"], f"at least {found['every']}, the steps between evaluations"),
         ("passes", cell["passes"] >= 0, "a number above 0, or 0 for any"),
         ("cap", cell["cap"] == 0 or cell["cap"] >= 1, "at least 1, or 0 for none"),
     ):
@@ -224,17 +228,26 @@ def _workloads(points: Sequence[Point]) -> list[list[Curve]]:
     """The curves of each workload, one for each sparsity."""
     found = measured(points)
     keys = list(dict.fromkeys(_workload(point) for point in found))
-    return [curves_of([point for point in found if _workload(point) == key], title=_title(key)) for key in keys]
+    likes = [key[:-1] for key in keys]
+    return [
+        curves_of(
+            [point for point in found if _workload(point) == key],
+            title=_title(key, every=likes.count(key[:-1]) > 1),
+        )
+        for key in keys
+    ]
 
 
 def _workload(point: Point) -> tuple[str, ...]:
-    return tuple(str(point[name]) for name in ("dataset", "space", "optimizer", "schedule", "goal"))
+    return tuple(str(point[name]) for name in WORKLOAD)
 
 
-def _title(key: tuple[str, ...]) -> str:
-    dataset, space, optimizer, schedule, goal = key
+def _title(key: tuple[str, ...], *, every: bool) -> str:
+    """A workload in words, with the steps between looks where these tell it from another."""
+    dataset, space, optimizer, schedule, goal, steps = key
     decay = "" if schedule == "constant" else f", {schedule} decay"
-    return f"{space} on {dataset}, {optimizer}{decay}, goal error {goal}"
+    looks = f", looked for every {steps} steps" if every else ""
+    return f"{space} on {dataset}, {optimizer}{decay}, goal error {goal}{looks}"
 
 
 def _steps_table(curves: Sequence[Curve]) -> Table:
@@ -249,7 +262,9 @@ def _steps_table(curves: Sequence[Curve]) -> Table:
             both = dense is not None and size in curve.known and size in dense.known
             row.append(f"{curve.known[size] / dense.known[size]:.2f}" if both and dense else "-")
         rows.append(row)
-    notes = [f"fewest steps of any trial, looked for every {curves[0].every} steps; sparsity by SNIP before training"]
+    seeds = max(curve.seeds for curve in curves)
+    of = f"means over {seeds} seeds of the fewest steps of any trial" if seeds > 1 else "fewest steps of any trial"
+    notes = [f"{of}, looked for every {curves[0].every} steps; sparsity by SNIP before training"]
     never = sum(1 for curve in curves for size in curve.sizes if size not in curve.known)
     if never:
         notes.append(
@@ -264,19 +279,19 @@ def _law_table(curves: Sequence[Curve]) -> Table:
     titles += ["sum: critical", "sum: misfit"]
     rows = []
     for curve in curves:
-        law, spread = curve.law, curve.spread
+        law = curve.law
         if law is None:
             rows.append([f"{100 * curve.sparsity:g} %", *["-"] * 8])
             continue
         row = [f"{100 * curve.sparsity:g} %", f"{law.c:,.0f}", f"{law.t:,.1f}"]
-        row += [f"{curve.beyond}{law.critical:,.0f}", f"{spread[0]:,.0f} to {spread[1]:,.0f}" if spread else "-"]
+        row += [f"{curve.beyond}{law.critical:,.0f}", curve.spread]
         row += [f"{law.plateau:,.0f}", f"{100 * curve.misfit(law):.0f} %"]
         added = curve.sum
         rows.append([*row, f"{added.critical:,.0f}" if added else "-", f"{100 * curve.misfit(added):.0f} %"])
     notes = [
         "Theorem 5.3.1: K = 4 C/B up to 2T, then C (1/T + 1/(B - T)); weighted least squares of log K. Resamples draw "
-        "the trials of each batch size anew. Misfit: root mean square of log K. < or >: beyond what was measured. Sum: "
-        "K = C/B + C/T (eq. 5.15), critical where both parts are equal"
+        "the trials of each batch size and seed anew. Misfit: root mean square of log K. < or >: beyond what was "
+        "measured. Sum: K = C/B + C/T (eq. 5.15), critical where both parts are equal"
     ]
     larger = _share_larger(curves)
     if larger:
@@ -287,13 +302,21 @@ def _law_table(curves: Sequence[Curve]) -> Table:
 def _share_larger(curves: Sequence[Curve]) -> str:
     """In how many resamples the critical batch size of the sparsest network is larger than the dense one's."""
     first, last = curves[0], curves[-1]
-    if first.sparsity or first is last or not first.laws or not last.laws:
+    found = None if first.sparsity or first is last else compare_critical(first, last)
+    if found is None:
         return ""
-    pairs = list(zip(first.laws, last.laws, strict=False))
-    share = fmean(float(sparse.critical > dense.critical) for dense, sparse in pairs)
-    return (
-        f"critical batch size at {100 * last.sparsity:g} % larger than dense: in {100 * share:.0f} % of the resamples"
+    told = (
+        f"critical batch size at {100 * last.sparsity:g} % larger than dense: in {_share(found.larger, found.rounds)}"
     )
+    if found.open:
+        told += f", undecided in {_share(found.open, found.rounds)} (both beyond what was measured)"
+    sizes = sorted({size for curve in (first, last) for size in curve.sizes})
+    apart = "" if len(found.sizes) == len(sizes) else f", at the {len(found.sizes)} batch sizes that both reached"
+    return f"{told} of {found.rounds:,} resamples, the same trials drawn for both{apart}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %"
 
 
 def _best_table(curves: Sequence[Curve]) -> Table:

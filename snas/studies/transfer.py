@@ -41,7 +41,7 @@ METHODS = {
 class Transfer(Study):
     """A mask from one data set, with and without its labels, trained on another; random masks are the control."""
 
-    shown = ()
+    shown = ("prune", "dataset", "pruning")
 
     def grid(self, scale: Scale) -> Grid:
         """MNIST and Fashion-MNIST in the source; here, too, halves of the digits' classes."""
@@ -171,7 +171,7 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
         )
     named = [f"prune {pruned}\ntrain {trained}".replace(":", "\n") for trained, pruned in pairs]
     axes.set_xticks(range(len(pairs)), named, fontsize=8)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # a marker at 0 is seen whole
     first = points[0]
     plain_axes(axes, title=f"{first['space']}, {100 * first['sparsity']:g} % sparse", y="test error %")
     legend_beside(axes, title="pruning")

@@ -44,7 +44,12 @@ def test_kept_connections_look_like_their_class(tmp_path):
     thin = result.points[1].result
     for own, mean in zip(thin["maps"], thin["means"], strict=True):
         assert np.corrcoef(own, mean)[0, 1] > 0.3  # inputs without size have no connection sensitivity
-    assert [row[0] for row in result.tables[0].rows] == ["digits, snip"]
+    rows = result.tables[0].rows
+    assert [row[0] for row in rows] == ["digits, snip, 50 %", "digits, snip, 90 %"]
+    half = result.points[0].result
+    pairs = zip(half["maps"], thin["maps"], strict=True)
+    assert rows[0][2] == f"{np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs]):.2f}"
+    assert rows[1][2] == "-"  # it is the sparsest
     assert result.tables[0].rows[0][-1] == "-"  # no inverted data
     assert (tmp_path / "connections-digits-snip.png").exists()
 

@@ -10,8 +10,8 @@ import snas
 from snas.diagnostics.jacobian import jacobian_statistics
 from snas.diagnostics.orthogonality import orthogonality_score
 from snas.errors import InputError
-from snas.studies.base import open_study
-from snas.studies.isometry import label
+from snas.studies.base import measured, open_study
+from snas.studies.isometry_report import label
 from snas.studies.lab import Lab
 from snas.training.task import score_batch
 
@@ -85,8 +85,30 @@ def test_a_network_without_a_way_through_is_told_and_its_layers_shown():
     assert jacobians.rows[1][-1] == "- (1 refused)"
     assert by_sparsity.titles == ["network", "0 %", "97 %"]
     assert [row[0] for row in by_sparsity.rows] == ["LDI-CS", "LDI-CS-AI"]
-    assert [row[0] for row in orthogonality.rows] == ["LDI", "LDI-AI"]
+    assert [row[0] for row in orthogonality.rows] == ["LDI-CS", "LDI-CS-AI"]
     assert orthogonality.bold
+
+
+def test_networks_are_named_apart():
+    """Two initial weights under one name would be taken for one network, and averaged."""
+    names = ["glorot", "orthogonal", "orthogonal-full", "normal:0.1", "truncated:0.1", "he-truncated"]
+    cells = [{**CELL, "init": name, "pruning": pruning} for name in names for pruning in ("snip", "random")]
+    assert len({label(cell) for cell in cells}) == len(cells)
+    assert label({**CELL, "init": "normal:0.1"}) == "SG 0.1-CS"
+
+
+def test_each_pruning_has_its_own_jacobians_and_rows():
+    result = snas.run_study(
+        "isometry", registry="r.db", space=CELL["space"], init=["orthogonal"], seeds=1, sparsity=[0, 0.5], epochs=1,
+        pruning=["random", "magnitude"], isometry="none", examples=20,
+    )  # fmt: skip
+    titles = [table.title for table in result.tables]
+    assert [title.partition(": ")[2] for title in titles[:2]] == [
+        f"Jacobian and {name} pruning by initial weights" for name in ("random", "magnitude")
+    ]
+    assert [row[0] for row in result.tables[-1].rows] == ["LDI-Rand", "LDI-Mag"]
+    for point, row in zip(measured(result.points, sparsity=0.5), result.tables[-1].rows, strict=True):
+        assert row[1] == f"{point.result['orthogonality']:.2f}"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from snas.studies.base import Point, measured, open_study
 from snas.studies.lab import Lab
 from snas.studies.same_capacity import OPTIMIZERS, open_pair, parts_of, prepare_network, widths_of
 from snas.studies.sc_sdc import BEST, SameCapacity, compare, one_tailed
+from snas.studies.sections import tables_of
 
 CELL = {
     "dataset": "digits", "examples": 0, "hidden_layers": 4, "dense_width": 30, "optimizer": "momentum",
@@ -204,6 +205,7 @@ def test_the_papers_grid_is_the_sources():
         ({"dense_width": 0}, "dense_width is 0; expected a percentage"),
         ({"dense_width": 120}, "a wider dense network has more weights than the sparse one can match"),
         ({"init": "orthogonal"}, "init is 'orthogonal'"),
+        ({"epochs": 0}, "epochs is 0, the source's own, but it has no data set 'digits'; give epochs"),
         ({"activation": "relu,swish"}, "the best regularization of momentum, DA_L2_SC_BN, which is not among NR, BN"),
     ],
 )
@@ -219,6 +221,50 @@ def test_more_examples_than_there_are_and_unknown_activations_are_refused():
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             snas.run_study("sc-sdc", registry="r.db", seeds=1, **given)
+
+
+def test_every_length_learning_rate_and_batch_size_is_measured_and_has_tables_of_its_own():
+    study = open_study("sc-sdc")
+    grid = study.grid("tiny") | {"epochs": (5, 10), "lr": (0.1, 0.01), "batch_size": (32, 64)}
+    grid |= {"optimizer": ("adam",), "dense_width": (10,), "seed": (0,), "pruning": ("random", "magnitude")}
+    cells = study.cells(grid)
+    assert {(one["epochs"], one["lr"], one["batch_size"]) for one in cells} == {
+        (epochs, lr, size) for epochs in (5, 10) for lr in (0.1, 0.01) for size in (32, 64)
+    }
+    points = [
+        Point(
+            one, {"test_accuracy": 0.5 + 0.1 * (one["network"] == "sparse") + one["lr"] * (one["pruning"] == "random")}
+        )
+        for one in cells
+    ]
+    tables = [table for table in tables_of(study, points) if "sparse - dense" in table.title]
+    assert len(tables) == 2**4
+    assert len({table.title for table in tables}) == len(tables)
+    for table in tables:
+        expected = 10.0 + (0 if "magnitude" in table.title else 10.0 if "lr 0.1," in table.title else 1.0)
+        assert table.rows == [["adam", *[f"{expected:+.2f} (n=1)"] * 2]]
+        assert ("(batch size 32)" in table.title) != ("(batch size 64)" in table.title)
+
+
+def test_the_correlation_with_gradient_flow_keeps_prunings_apart():
+    points = [
+        Point(
+            cell(network=network, dense_width=width, pruning=pruning),
+            {
+                "flow": {"egf2": flow * (1 if pruning != "magnitude" else -1)},
+                "test_loss": 1.0,
+                "test_accuracy": width / 100,
+            },
+        )
+        for network, pruning in (("sparse", "random"), ("sparse", "magnitude"), ("dense", None))
+        for width, flow in ((10, 1.0), (30, 2.0), (50, 3.0))
+    ]
+    tables = tables_of(open_study("gradient-flow"), points)
+    assert [table.title.rpartition("(")[2] for table in tables] == ["pruning random)"] * 2 + ["pruning magnitude)"] * 2
+    for table in tables[1::2]:
+        assert table.rows[0][0] == "all"
+        assert table.rows[0][3] == "2"  # the dense ones, in both
+    assert [table.rows[0][1] for table in tables[1::2]] == ["2", "-2"]
 
 
 def test_names_are_read():

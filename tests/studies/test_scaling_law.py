@@ -74,20 +74,53 @@ def test_two_batch_sizes_are_too_few():
 
 
 def test_resamples_are_of_the_trials_and_know_of_the_cap():
-    rows = resampled([[10, 20, None], [None, None]], rounds=2000, seed=0, cap=1.5)
+    rows = resampled({4: {0: [10, 20, None]}, 8: {0: [None, None]}}, rounds=2000, seed=0, cap=1.5)
     assert set(rows[:, 0]) == {10.0, 15.0}  # 20 and None are beyond the cap of 15
     assert np.mean(rows[:, 0] == 10) == pytest.approx(1 - (2 / 3) ** 3, abs=0.03)
     assert np.isnan(rows[:, 1]).all()
-    free = resampled([[10, 20, None]], rounds=500, seed=0, cap=None)[:, 0]
+    free = resampled({4: {0: [10, 20, None]}}, rounds=500, seed=0, cap=None)[:, 0]
     assert set(free[np.isfinite(free)]) == {10.0, 20.0}
     assert np.mean(np.isnan(free)) == pytest.approx(1 / 27, abs=0.03)
-    again = [resampled([[10, 20]], rounds=5, seed=3, cap=None).tolist() for _ in range(2)]
+    again = [resampled({4: {0: [10, 20]}}, rounds=5, seed=3, cap=None).tolist() for _ in range(2)]
     assert again[0] == again[1]
 
 
-def test_laws_are_fitted_to_the_rows_that_have_enough():
+def test_trials_are_drawn_within_each_seed_and_then_averaged():
+    """Worked out by hand: of (10, 20) the fewest of two draws is 10 in 3 of 4, of (40, 80) 40 in 3 of 4."""
+    found = resampled({4: {0: [10, 20], 1: [40, 80]}}, rounds=20_000, seed=0, cap=None)[:, 0]
+    chances = {25.0: 9 / 16, 30.0: 3 / 16, 45.0: 3 / 16, 50.0: 1 / 16}  # (10 + 40) / 2 ...
+    assert {value: np.mean(found == value) for value in chances} == pytest.approx(chances, abs=0.012)
+    assert found.mean() == pytest.approx((12.5 + 50) / 2, abs=0.3)
+    # Drawn from all four trials at once, the fewest would be 10 or 20 nearly always: below what was measured, 25.
+    assert found.min() == 25.0
+
+
+def test_a_seed_without_a_draw_that_arrived_leaves_the_batch_size_open():
+    found = resampled({4: {0: [10], 1: [20, None]}}, rounds=4000, seed=0, cap=None)[:, 0]
+    assert np.mean(np.isnan(found)) == pytest.approx(1 / 4, abs=0.03)
+    assert set(found[np.isfinite(found)]) == {15.0}
+    capped = resampled({4: {0: [10], 1: [20, None]}}, rounds=4000, seed=0, cap=1.5)[:, 0]
+    assert set(capped) == {15.0, 20.0}  # the second seed's own cap: 1.5 times 20
+
+
+def test_draws_of_a_batch_size_and_seed_depend_on_nothing_else():
+    trials = [float(number) for number in range(100, 130)]
+    alone = resampled({64: {1: trials}}, rounds=50, seed=0, cap=None)[:, 0]
+    among = resampled({4: {1: trials}, 64: {1: trials}, 256: {1: trials}}, rounds=50, seed=0, cap=None)
+    assert among[:, 1].tolist() == alone.tolist()
+    assert among[:, 0].tolist() != alone.tolist()
+    # A network that needs twice the steps in every trial needs twice the steps in every round.
+    double = resampled({64: {1: [2 * steps for steps in trials]}}, rounds=50, seed=0, cap=None)[:, 0]
+    assert double.tolist() == (2 * alone).tolist()
+    other = resampled({64: {2: trials}}, rounds=50, seed=0, cap=None)[:, 0]
+    assert other.tolist() != alone.tolist()
+
+
+def test_laws_are_fitted_to_the_rows_that_have_enough_and_keep_their_places():
     nan = math.nan
     row = Law(1000.0, 10.0).steps([4, 16, 64, 256]).tolist()
-    laws = fit_laws([4, 16, 64, 256], np.array([row, [*row[:3], nan], [nan, nan, *row[2:]]]), every=1)
-    assert [law.t for law in laws] == [pytest.approx(10, rel=1e-3)] * 2
-    assert [law.c for law in laws] == [pytest.approx(1000, rel=1e-3)] * 2
+    laws = fit_laws([4, 16, 64, 256], np.array([row, [nan, nan, *row[2:]], [*row[:3], nan]]), every=1)
+    assert laws[1] is None
+    for law in (laws[0], laws[2]):
+        assert (law.t, law.c) == (pytest.approx(10, rel=1e-3), pytest.approx(1000, rel=1e-3))
+    assert fit_laws([4, 16, 64], np.full((2, 3), nan), every=1) == [None, None]

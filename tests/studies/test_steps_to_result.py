@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 import snas
+from snas.cli.main import main
 from snas.errors import InputError
+from snas.registry import Registry
 from snas.studies.base import Point, measured, open_study
-from snas.studies.steps_curves import curves_of
+from snas.studies.steps_curves import compare_critical, curves_of
 
 SMALL = {
     "factor": {"batch_size": "16,64,256"},
@@ -72,7 +75,9 @@ def test_a_goal_that_is_never_met_leaves_a_table_that_says_so(tmp_path):
     [
         ({"goal": "0"}, "goal is 0; expected a fraction"),
         ({"goal": "low"}, "goal is low; expected a fraction"),
-        ({"goal": "own"}, "goal is 'own', but the source has no data set 'digits'"),
+        ({"goal": "own"}, "goal is 'own', the source's own, but the source has no data set 'digits'; give goal"),
+        ({"every": 0}, "every is 0, the source's own, but the source has no data set 'digits'; give every"),
+        ({"every": -1}, "every is -1; expected at least 1 step"),
         ({"optimizer": "adam"}, "optimizer is 'adam'; choices: sgd, momentum, nesterov"),
         ({"schedule": "cosine"}, "schedule is 'cosine'; choices"),
         ({"sparsity": 1.0}, "sparsity is 1.0; expected 0 <= sparsity < 1"),
@@ -101,7 +106,9 @@ def test_the_paper_scale_is_the_sources_grid():
         ("cifar10", "resnet20:blocks=1", "linear", "0.4"),
     }
     assert {cell["batch_size"] for cell in cells} == {2**power for power in range(1, 15)}
-    assert {(cell["budget"], cell["every"], cell["cap"]) for cell in cells} == {(40_000, 16, 0.0)}
+    assert {(cell["budget"], cell["cap"]) for cell in cells} == {(40_000, 0.0)}
+    looks = {(cell["dataset"], cell["every"]) for cell in cells}  # appendix 5.B
+    assert looks == {("mnist", 16), ("fashion-mnist", 16), ("cifar10", 32)}
     assert {cell["momentum"] for cell in cells if cell["optimizer"] == "sgd"} == {None}
     assert {cell["decay_steps"] is None for cell in cells if cell["schedule"] == "linear"} == {False}
 
@@ -124,5 +131,99 @@ def test_curves_know_the_laws_of_their_points():
     assert first.law.critical < second.law.critical
     assert first.best(16)["lr"] == 0.1
     assert first.known[1024] == 61
-    assert first.spread[0] <= first.law.critical <= first.spread[1]
+    low, high = (float(text) for text in first.spread.split(" to "))
+    assert low <= first.law.critical <= high
     assert first.misfit(first.law) < 0.2
+
+
+def steps_point(size, sparsity, steps, seed=0, cap=0.0):
+    """A cell whose trials needed so many steps; None: the goal was not reached."""
+    trials = [
+        {"number": place, "lr": 0.1, "status": "complete" if one else "incomplete", "steps": one or 999}
+        for place, one in enumerate(steps)
+    ]
+    cell = {
+        "dataset": "d", "space": "s", "optimizer": "sgd", "schedule": "constant", "goal": "0.1", "every": 1,
+        "batch_size": size, "sparsity": sparsity, "seed": seed, "cap": cap,
+    }  # fmt: skip
+    return Point(cell, {"steps": min((one for one in steps if one), default=None), "trials": trials})
+
+
+LADDER = {4: 1000, 16: 250, 64: 79, 256: 64, 1024: 61}
+
+
+def test_several_seeds_are_averaged_in_the_curve_and_in_its_uncertainty():
+    """Seeds that differ by a factor of 4, with one trial each: there is nothing to draw, and no uncertainty."""
+    points = [
+        steps_point(size, 0.0, [factor * steps], seed)
+        for size, steps in LADDER.items()
+        for seed, factor in enumerate((1, 4))
+    ]
+    (curve,) = curves_of(points, title="t")
+    assert curve.known == {size: 2.5 * steps for size, steps in LADDER.items()}
+    plateaus = {round(law.plateau, 6) for law in curve.laws}
+    assert plateaus == {round(curve.law.plateau, 6)}
+    low, high = (float(text) for text in curve.spread.split(" to "))
+    assert low == high == pytest.approx(curve.law.critical, abs=0.5)
+    table = open_study("steps-to-result").tables(points)[0]
+    assert table.notes[0].startswith("means over 2 seeds of the fewest steps of any trial")
+
+
+def test_critical_batch_sizes_are_compared_round_by_round_at_the_batch_sizes_known_to_both():
+    """Equal trials but for a constant factor have equal critical batch sizes in every round; sizes that only one has
+    reached would change its law alone."""
+    rng = np.random.default_rng(0)
+    trials = {size: (steps * rng.uniform(1, 3, size=6)).round() for size, steps in LADDER.items()}
+    dense = [steps_point(size, 0.0, list(steps)) for size, steps in trials.items()]
+    thin = [steps_point(size, 0.9, list(2 * steps)) for size, steps in trials.items() if size != 1024]
+    thin.append(steps_point(1024, 0.9, [None] * 6))
+    first, second = curves_of(dense + thin, title="t")
+    found = compare_critical(first, second)
+    assert found.sizes == (4, 16, 64, 256)
+    for one, other in zip(first.laws_at(found.sizes), second.laws_at(found.sizes), strict=True):
+        assert other.c == pytest.approx(2 * one.c, rel=0.02)
+        assert other.critical == pytest.approx(one.critical, rel=0.05)  # weights know of the steps' coarseness
+    note = open_study("steps-to-result").tables(dense + thin)[1].notes[-1]
+    assert note.endswith("of 1,000 resamples, the same trials drawn for both, at the 4 batch sizes that both reached")
+
+
+def test_critical_batch_sizes_beyond_what_was_measured_decide_nothing():
+    sizes = (4, 16, 64, 256)
+    falling = [steps_point(size, 0.0, [4096 // size]) for size in sizes]
+    too = [steps_point(size, 0.9, [8192 // size]) for size in sizes]
+    flat = [steps_point(size, 0.9, [50]) for size in sizes]
+    first, second = curves_of(falling + too, title="t")
+    assert (first.beyond, second.beyond) == (">", ">")
+    assert first.spread == ">256 to >256"
+    found = compare_critical(first, second)
+    assert (found.larger, found.smaller, found.open) == (0, 0, found.rounds)
+    note = open_study("steps-to-result").tables(falling + too)[1].notes[-1]
+    assert "larger than dense: in 0 %, undecided in 100 % (both beyond what was measured) of 1,000 resamples" in note
+    first, last = curves_of(falling + flat, title="t")
+    found = compare_critical(first, last)
+    assert (found.larger, found.smaller, found.open) == (0, found.rounds, 0)
+    assert compare_critical(first, curves_of(flat[:2], title="t")[0]) is None
+
+
+def test_the_ratio_to_the_dense_network_is_of_equal_batch_sizes():
+    points = [steps_point(4, 0.0, [100]), steps_point(16, 0.0, [40]), steps_point(64, 0.0, [None])]
+    points += [steps_point(16, 0.9, [60]), steps_point(64, 0.9, [50]), steps_point(256, 0.9, [30])]
+    rows = open_study("steps-to-result").tables(points)[0].rows
+    assert [(row[0], row[-1]) for row in rows] == [("4", "-"), ("16", "1.50"), ("64", "-"), ("256", "-")]
+
+
+def test_equal_workloads_looked_at_at_different_distances_are_apart():
+    points = [steps_point(4, 0.0, [100]), steps_point(4, 0.0, [90])]
+    points[1] = Point({**points[1].cell, "every": 2}, points[1].result)
+    tables = open_study("steps-to-result").tables(points)
+    assert [table.rows[0][1] for table in tables if table.title.startswith("Steps")] == ["100", "90"]
+    assert tables[0].title.endswith("goal error 0.1, looked for every 1 steps")
+
+
+def test_batch_sizes_are_given_with_commas():
+    options = ["--factor", "trials=1", "--factor", "goal=0.5", "--factor", "every=4", "--factor", "sparsity=0", "-q"]
+    command = ["study", "steps-to-result", "--batch-size", "64,256", *options, "--registry", "r.db"]
+    assert main(command) == 0
+    with Registry("r.db") as registry:
+        found = registry.measurements("steps-to-result").values()
+    assert [one.cell["batch_size"] for one in found] == [64, 256]

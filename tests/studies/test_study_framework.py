@@ -186,14 +186,6 @@ def test_bad_grids_are_refused_before_anything_is_measured(given, message):
     assert heard.cells == []
 
 
-@pytest.mark.parametrize("study", ["smoothness", "transfer", "random-labels", "snip-sensitivity", "steps-to-result"])
-def test_tables_take_no_mean_over_settings_that_differ(study, capsys):
-    factor = "cap=1,2" if study == "steps-to-result" else "lr=0.01,0.1"
-    assert main(["study", study, "--factor", factor, "--registry", "r.db"]) == 2
-    assert f"has 2 values, but tables of study '{study}' are of one at a time" in capsys.readouterr().err
-    assert not Path("r.db").exists()
-
-
 def test_infinity_is_no_whole_number():
     with pytest.raises(InputError, match="expected a value of type int"):
         adjusted({"every": (1, 2)}, {"every": float("inf")}, study="sums")
