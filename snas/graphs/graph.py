@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import BuiltinFunctionType, FunctionType, NoneType
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ log = logging.getLogger("snas")
 
 LARGEST = 1 << 19  # weights of a layer: beyond, its product takes nearly all of a step
 _REMEMBERED = 64  # architectures
-_PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device)
+_PLAIN = (int, float, bool, str, bytes, NoneType, torch.dtype, torch.device)  # attributes that count by their value
+_CODE = (type, FunctionType, BuiltinFunctionType)  # attributes that count by identity
 _ADDITIONS = (operator.add, operator.iadd, torch.add)
 _RESHAPES = ("flatten", "view", "reshape", torch.flatten, torch.reshape)
 _RECTIFIERS = (functional.relu, torch.relu, "relu")
@@ -73,18 +75,22 @@ class Graph:
         """
         if not _may_have(model):
             return None
-        key, alive = _identity(model, input_shape)
+        found: Graph | None = None
+        try:
+            key = _identity(model, input_shape)
+        except _Straight as error:
+            log.debug("the network is trained by autograd: %s", error)
+            return None
         if key in _known:
             _known.move_to_end(key)
-            return _known[key][0]
-        found: Graph | None = None
+            return _known[key]
         try:
             found = _trace(model, tuple(input_shape))
             _prove(found, model, tuple(input_shape))
         except Exception as error:  # whatever the network's code raises when it is traced: it is trained as it is
             log.debug("the network is trained by autograd: %s (%s)", one_line(error), type(error).__name__)
             found = None
-        _known[key] = found, alive
+        _known[key] = found
         if len(_known) > _REMEMBERED:
             _known.popitem(last=False)
         return found
@@ -111,7 +117,8 @@ class Frame:
     def __init__(self, nodes: Sequence[_Node], result: int, model: nn.Module, inputs: Tensor) -> None:
         """Use `Graph.frame`."""
         self.inputs = inputs
-        values = {-1: Value(inputs, wanted=False)}
+        self._read = Value(inputs, wanted=False)
+        values = {-1: self._read}
         self._steps: list[Step] = []
         for number, node in enumerate(nodes):
             step = _step(node, model, [values[read] for read in node.reads])
@@ -127,15 +134,15 @@ class Frame:
 
     def backward(self, gradient: Tensor) -> None:
         """Write the parameters' `grad` from the loss's gradient by what `forward` gave, of the same shape."""
-        for step in self._steps:
-            step.value.gradient = None
+        for value in (self._read, *(step.value for step in self._steps)):
+            value.gradient = None
         self._result.gradient = gradient
         for step in reversed(self._steps):
             if step.value.gradient is not None:
                 step.backward(step.value.gradient)
 
 
-_known: OrderedDict[Hashable, tuple[Graph | None, list[Any]]] = OrderedDict()
+_known: OrderedDict[Hashable, Graph | None] = OrderedDict()
 
 
 def _step(node: _Node, model: nn.Module, reads: Sequence[Value]) -> Step:
@@ -190,23 +197,27 @@ def _is_usual(parameter: nn.Parameter) -> bool:
     )
 
 
-def _identity(model: nn.Module, input_shape: Sequence[int]) -> tuple[Hashable, list[Any]]:
+def _identity(model: nn.Module, input_shape: Sequence[int]) -> Hashable:
     """What two networks must have in common for the code of one to do what the other's does: classes, attributes,
-    shapes. Attributes that are objects count by identity, which is why they are returned too, to be kept alive."""
-    alive: list[Any] = []
-    parts: list[Hashable] = [tuple(input_shape)]
-    for path, module in model.named_modules():
-        attributes = []
-        for name, value in sorted(own_attributes(module).items()):
-            plain = isinstance(value, _PLAIN) or (
-                isinstance(value, tuple) and all(isinstance(each, _PLAIN) for each in value)
-            )
-            if not plain:
-                alive.append(value)
-            attributes.append((name, value if plain else id(value), plain))
-        parts.append((path, type(module), tuple(attributes)))
-    parts.extend((name, tuple(value.shape), value.dtype) for name, value in model.named_parameters())
-    return tuple(parts), alive
+    shapes. Raises _Straight for attributes of which that cannot be told."""
+    modules = tuple(
+        (path, type(module), _value_of(own_attributes(module), where=path)) for path, module in model.named_modules()
+    )
+    parameters = tuple((name, tuple(value.shape), value.dtype) for name, value in model.named_parameters())
+    return tuple(input_shape), modules, parameters
+
+
+def _value_of(value: object, *, where: str) -> Hashable:
+    """An attribute as something that equal attributes have in common, and others not."""
+    if isinstance(value, _PLAIN):
+        return type(value), value
+    if isinstance(value, _CODE):
+        return value
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(_value_of(each, where=where) for each in value)
+    if isinstance(value, dict):
+        return dict, tuple((_value_of(key, where=where), _value_of(each, where=where)) for key, each in value.items())
+    raise _Straight(f"module {where!r} has an attribute of type {type(value).__name__}")
 
 
 class _Tracer(fx.Tracer):

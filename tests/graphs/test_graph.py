@@ -59,6 +59,7 @@ NETWORKS = {
     "swish": lambda: mlp((1, 2, 3), 3, hidden_layers=3, width=6, activation="swish").build(generator=torch.Generator()),
     "lenet-300-100": lambda: lenet_300_100((1, 2, 3), 3).build(generator=torch.Generator()),
     "joined": Joined,
+    "normalized inputs": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)),
     "sequential": lambda: nn.Sequential(
         nn.Flatten(),
         nn.Linear(6, 4),
@@ -122,6 +123,29 @@ def test_networks_are_told_apart_by_their_attributes():
             torch.testing.assert_close(one, two)
 
 
+class Varied(nn.Module):
+    """What it computes is in a list and a function."""
+
+    def __init__(self, order, function) -> None:
+        super().__init__()
+        self.layers, self.order, self.function = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)]), order, function
+
+    def forward(self, x):
+        for number in self.order:
+            x = self.function(self.layers[number](x))
+        return x
+
+
+def test_lists_and_functions_of_networks_count():
+    found = [
+        Graph.of(Varied(order, function), (4,))
+        for order, function in (([0, 1], torch.relu), ([1, 0], torch.relu), ([0, 1], torch.tanh), ([0, 1], torch.relu))
+    ]
+    assert None not in found
+    assert len(set(map(id, found))) == 3
+    assert found[0] is found[3]
+
+
 def test_networks_of_one_architecture_share_a_graph():
     assert Graph.of(Skipping(True), (4,)) is Graph.of(Skipping(True), (4,))
     assert Graph.of(Skipping(True), (4,)) is not Graph.of(Skipping(False), (4,))
@@ -175,6 +199,17 @@ class Borrowing(nn.Module):
         return self.other(x @ self.linear.weight)
 
 
+class Holding(nn.Module):
+    """Has an object of which nobody knows what it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.object = nn.Linear(4, 2), object()
+
+    def forward(self, x):
+        return self.linear(x)
+
+
 def hooked() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 2))
     model[0].register_forward_hook(lambda module, inputs, output: output * 2)
@@ -196,7 +231,7 @@ def tied() -> nn.Module:
 @pytest.mark.parametrize(
     "make",
     [
-        Counting, Twice, Branching, Noisy, Borrowing, hooked, frozen, tied,
+        Counting, Twice, Branching, Noisy, Borrowing, Holding, hooked, frozen, tied,
         lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.3)),
         lambda: nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.Flatten()),
         lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), nn.InstanceNorm1d(1, track_running_stats=True), nn.Flatten()),
