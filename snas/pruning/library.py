@@ -64,6 +64,15 @@ AT_INITIALIZATION = (
         help="LDI-AI: SNIP from orthogonal weights, then approximate isometry [Lee2020].",
     ),
     Method(
+        "early-ticket",
+        "magnitude",
+        "global",
+        iterations=30,
+        examples=0,
+        passes=1,
+        help="A ticket drawn in one more epoch: magnitudes, gradually pruned, then rewound to initialization.",
+    ),
+    Method(
         "dct",
         "random",
         "uniform",
