@@ -1,5 +1,4 @@
-"""A short training that scores look into: between two cuts the network learns a little, and in the end only the mask
-is kept."""
+"""A short training that scores look into: between two cuts the network learns, and in the end only the mask is kept."""
 
 from __future__ import annotations
 
@@ -106,5 +105,5 @@ class _Steps:
         """Places of the next minibatch; a new pass has a new order."""
         if not self._waiting:
             order = torch.randperm(len(self._batch.y), generator=self._generator).to(self._batch.y.device)
-            self._waiting = [part for part in order.split(self._size) if len(part) == self._size][::-1]
+            self._waiting = [part for part in torch.split(order, self._size) if len(part) == self._size][::-1]
         return self._waiting.pop()

@@ -10,7 +10,8 @@ J. Frankle et al.: Linear mode connectivity and the lottery ticket hypothesis. [
 training of artificial neural networks with adaptive sparse connectivity. [Bellec2018] G. Bellec et al.: Deep rewiring.
 [Mostafa2019] H. Mostafa, X. Wang: Parameter efficient training of deep convolutional neural networks by dynamic sparse
 reparameterization. [Dettmers2019] T. Dettmers, L. Zettlemoyer: Sparse networks from scratch. [Evci2020] U. Evci et al.:
-Rigging the lottery. [Price2021] I. Price, J. Tanner: Dense for the price of sparse.
+Rigging the lottery. [Price2021] I. Price, J. Tanner: Dense for the price of sparse. [You2020] H. You et al.: Drawing
+early-bird tickets.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ AT_INITIALIZATION = (
         iterations=30,
         examples=0,
         passes=1,
-        help="A ticket drawn in one more epoch: magnitudes, gradually pruned, then rewound to initialization.",
+        help="A lottery ticket of one epoch: magnitudes, pruned while it learns, then rewound [You2020].",
     ),
     Method(
         "dct",

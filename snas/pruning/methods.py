@@ -275,8 +275,8 @@ def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
 def _without_effect(method: Method) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Settings that would change a method's name and nothing else, which a table would show as a finding; and why."""
     if method.allocation == "dense":
-        keys = ("score", "iterations", "examples", "passes", "target", "rescale", "control=shuffle", "control=invert")
-        yield "keeps all weights", (*keys, "control=redraw")
+        keys = ("score", "iterations", "examples", "passes", "target", "rescale", "control=shuffle")
+        yield "keeps all weights", (*keys, "control=invert", "control=redraw")
     elif method.starts_dense:  # what examples a score takes later is an option of the movement
         yield "starts with all weights", ("iterations", "examples", "passes", "target", "rescale", "control=redraw")
     elif method.offset != "none":

@@ -72,6 +72,7 @@ def prepare(
     Raises:
         InputError: if the target is of the wrong kind or out of reach, or the initialization is unknown.
         RefusedError: if a layer keeps no weight, or no path leads from the input to the output.
+        DivergedError: if the short training that some methods draw their mask from has a loss that is not finite.
     """
     model = space.build(generator=_generator(seed, Stream.BUILD))
     rule = method.initialization or initialization
