@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from snas.masks import Masks, best, checked_scores, choose
 from snas.pruning.allocations import Shape, allocations, between, global_by_score, kept_between
 from snas.pruning.paths import refuse_empty
 from snas.pruning.scores import Batch, Score
+
+if TYPE_CHECKING:
+    from snas.pruning.early import Advance
 
 Control = Literal["none", "shuffle", "redraw", "invert"]
 
@@ -145,6 +148,7 @@ def prune_in_rounds(
     guarded: bool,
     scoring: torch.Generator,
     choosing: torch.Generator,
+    advance: Advance | None = None,
 ) -> Masks:
     """Score and prune `iterations` times, to densities that fall exponentially ([Tanaka2020] algorithm 1).
 
@@ -164,6 +168,7 @@ def prune_in_rounds(
             scores of all layers compete.
         scoring: what scores draw from.
         choosing: breaks ties.
+        advance: trains the network before each round (`snas.pruning.early`); what is gone stays away then.
 
     Raises:
         InputError: if the goal is out of reach, a score is NaN, or there is no iteration.
@@ -184,6 +189,8 @@ def prune_in_rounds(
         pruned = masks.kept.kept_weights < masks.kept.total_weights
         if not revive:
             refuse_empty(masks.kept)
+        if advance is not None:
+            advance(masks, number / iterations)
         values = score(model, goal.layers, replace(batch, masks=masks if pruned else None), generator=scoring)
         among = masks if pruned and not revive else None
         wanted = straight.masks(values, generator=choosing, progress=number / iterations, among=among)

@@ -10,7 +10,8 @@ J. Frankle et al.: Linear mode connectivity and the lottery ticket hypothesis. [
 training of artificial neural networks with adaptive sparse connectivity. [Bellec2018] G. Bellec et al.: Deep rewiring.
 [Mostafa2019] H. Mostafa, X. Wang: Parameter efficient training of deep convolutional neural networks by dynamic sparse
 reparameterization. [Dettmers2019] T. Dettmers, L. Zettlemoyer: Sparse networks from scratch. [Evci2020] U. Evci et al.:
-Rigging the lottery. [Price2021] I. Price, J. Tanner: Dense for the price of sparse.
+Rigging the lottery. [Price2021] I. Price, J. Tanner: Dense for the price of sparse. [You2020] H. You et al.: Drawing
+early-bird tickets.
 """
 
 from __future__ import annotations
@@ -62,6 +63,15 @@ AT_INITIALIZATION = (
         nonlinearity="linear",
         isometry="frobenius",
         help="LDI-AI: SNIP from orthogonal weights, then approximate isometry [Lee2020].",
+    ),
+    Method(
+        "early-ticket",
+        "magnitude",
+        "global",
+        iterations=30,
+        examples=0,
+        passes=1,
+        help="A lottery ticket of one epoch: magnitudes, pruned while it learns, then rewound [You2020].",
     ),
     Method(
         "dct",

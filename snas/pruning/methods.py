@@ -45,6 +45,8 @@ class Method:
         revive: whether pruned weights compete again in the next iteration.
         guarded: whether iterations are cut so fine that no layer is emptied where that can be avoided.
         examples: how many training examples scores are computed from; 0: all.
+        passes: how often a short training goes through the examples while weights are scored and pruned
+            (`snas.pruning.early`); it ends at the initial weights again, and only its mask is kept. 0: none.
         target: what the loss behind the scores compares the output with.
         control: "shuffle" the mask within each layer, "redraw" the kept weights, "invert" the scores.
         offset: a fixed dense transform that layers have beside their sparse weights.
@@ -64,6 +66,7 @@ class Method:
     revive: bool = False
     guarded: bool = False
     examples: int = 128  # [Lee2019] section 3.5: 100 for MNIST, 128 for CIFAR
+    passes: int = 0
     target: Target = "labels"
     control: Control = "none"
     offset: Offset = "none"
@@ -217,6 +220,7 @@ def _adjust(
     allocation: str,
     iterations: int,
     examples: int,
+    passes: int,
     target: Target,
     control: Control,
     initialization: str,
@@ -245,7 +249,7 @@ def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
         scores.get(changes["score"])
     if "initialization" in changes:
         require_rule(changes["initialization"])
-    for key, low in (("iterations", 1), ("examples", 0)):
+    for key, low in (("iterations", 1), ("examples", 0), ("passes", 0)):
         if changes.get(key, low) < low:
             raise InputError(f"{what}: {key} is {changes[key]}; expected an integer of at least {low}")
     told = {key: value for key, value in (changes | chosen).items() if value != usual[key]}
@@ -259,6 +263,8 @@ def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
         allocations.get(adjusted.allocation)
     if adjusted.control == "redraw" and "rewind" in options:
         raise InputError(f"{what} rewinds its weights itself; instead of control=redraw set rewind=redraw")
+    if adjusted.passes and adjusted.revive:
+        raise InputError(f"{what} lets weights come back, which no training has learnt; leave passes out")
     for reason, idle in _without_effect(adjusted):
         for setting in (*changes, f"control={adjusted.control}"):
             if setting in idle:
@@ -269,16 +275,17 @@ def _with_settings(method: Method, given: Mapping[str, str]) -> Method:
 def _without_effect(method: Method) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Settings that would change a method's name and nothing else, which a table would show as a finding; and why."""
     if method.allocation == "dense":
-        keys = ("score", "iterations", "examples", "target", "rescale", "control=shuffle", "control=invert")
-        yield "keeps all weights", (*keys, "control=redraw")
+        keys = ("score", "iterations", "examples", "passes", "target", "rescale", "control=shuffle")
+        yield "keeps all weights", (*keys, "control=invert", "control=redraw")
     elif method.starts_dense:  # what examples a score takes later is an option of the movement
-        yield "starts with all weights", ("iterations", "examples", "target", "rescale", "control=redraw")
+        yield "starts with all weights", ("iterations", "examples", "passes", "target", "rescale", "control=redraw")
     elif method.offset != "none":
         keys = ("score", "iterations", "initialization", "isometry", "rescale", "control=redraw", "control=invert")
         yield "starts with sparse weights of zero", keys
     elif method.isometry != "none":
         yield "is followed by approximate isometry", ("rescale",)
     if method.score == "random":
-        yield "has random scores", ("control=invert",)
+        yield "has random scores", ("control=invert", "passes")
     if method.score in WITHOUT_DATA:
-        yield f"has the score {method.score!r}, which looks at no data", ("examples", "target")
+        idle = ("target",) if method.passes else ("examples", "target")
+        yield f"has the score {method.score!r}, which looks at no data", idle

@@ -52,7 +52,7 @@ def isolated(
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     devices = sorted({p.device.index or 0 for p, _ in flags if p.device.type == "cuda"})
     seed = int(torch.randint(2**62, (), generator=generator))
-    with seeded(seed, devices=devices), _copied_buffers(module for module, _ in modes), torch.enable_grad():
+    with seeded(seed, devices=devices), copied_buffers(module for module, _ in modes), torch.enable_grad():
         try:
             for module, _ in modes:
                 module.training = not isinstance(module, _DropoutNd)
@@ -169,7 +169,7 @@ def _owned(parts: Sequence[Tensor]) -> list[Tensor]:
 
 
 @contextmanager
-def _copied_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+def copied_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Copies of the buffers in their places; the same for all places of a shared one."""
     places = [
         (module._buffers, name, buffer)

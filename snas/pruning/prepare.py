@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from snas.errors import InputError
 from snas.initialization.isometry import enforce_isometry
 from snas.initialization.variance import initialize, rescale_by_fan_in
 from snas.masks import Masks
+from snas.pruning.early import short_training
 from snas.pruning.goal import Goal, prune_in_rounds
 from snas.pruning.methods import Method
 from snas.pruning.paths import refuse_empty, require_trainable
@@ -70,6 +72,7 @@ def prepare(
     Raises:
         InputError: if the target is of the wrong kind or out of reach, or the initialization is unknown.
         RefusedError: if a layer keeps no weight, or no path leads from the input to the output.
+        DivergedError: if the short training that some methods draw their mask from has a loss that is not finite.
     """
     model = space.build(generator=_generator(seed, Stream.BUILD))
     rule = method.initialization or initialization
@@ -82,7 +85,7 @@ def prepare(
     model = model.to(device)
     goal = make_goal(space, method, target)
     goal.require_reachable()
-    masks = _choose(method, goal, model, batch, seed)
+    masks = _choose(method, goal, model, batch, seed, lr=space.learning_rate)
     if method.offset == "none":  # a dense offset leads everywhere
         require_trainable(model, masks, input_shape=space.input_shape)
     else:
@@ -127,21 +130,28 @@ def make_goal(space: SearchSpace, method: Method, target: Densities | int) -> Go
     )
 
 
-def _choose(method: Method, goal: Goal, model: nn.Module, batch: Batch, seed: int) -> Masks:
-    """The masks to start with."""
+def _choose(method: Method, goal: Goal, model: nn.Module, batch: Batch, seed: int, *, lr: float) -> Masks:
+    """The masks to start with; a short training that scores look into has the learning rate that the space advises."""
     if method.starts_dense:
         return Masks.dense(goal.layers)
-    return prune_in_rounds(
-        model,
-        scores.get(method.score),
-        goal,
-        replace(batch, target=method.target),
-        iterations=method.iterations,
-        revive=method.revive,
-        guarded=method.guarded,
-        scoring=_generator(seed, Stream.SCORE),
-        choosing=_generator(seed, Stream.MASK),
-    )
+    scoring = _generator(seed, Stream.SCORE)
+    with ExitStack() as stack:
+        advance = None
+        if method.passes:
+            training = short_training(model, batch, passes=method.passes, lr=lr, generator=scoring)
+            advance = stack.enter_context(training)
+        return prune_in_rounds(
+            model,
+            scores.get(method.score),
+            goal,
+            replace(batch, target=method.target),
+            iterations=method.iterations,
+            revive=method.revive,
+            guarded=method.guarded,
+            scoring=scoring,
+            choosing=_generator(seed, Stream.MASK),
+            advance=advance,
+        )
 
 
 def _generator(seed: int, stream: Stream) -> torch.Generator:

@@ -15,6 +15,7 @@ def test_a_plain_name_is_the_registered_method():
 def test_settings_change_the_method_and_its_name():
     method = open_method("snip:target=uniform:examples=0")
     assert (method.score, method.target, method.examples) == ("snip", "uniform", 0)
+    assert open_method("early-ticket:examples=500:passes=2").passes == 2
     assert method.name == "snip:examples=0:target=uniform"
     assert open_method(method.name) == method
 
@@ -87,6 +88,12 @@ def test_the_training_length_is_that_of_the_movement():
         ("gradual:control=redraw", "starts with all weights, on which control=redraw has no effect"),
         ("gradual:examples=0", "examples has no effect"),
         ("imp:iterations=5", "iterations has no effect"),
+        ("early-ticket:passes=-1", "passes is -1; expected an integer of at least 0"),
+        ("early-ticket:target=uniform", "looks at no data, on which target has no effect"),
+        ("force:passes=1", "lets weights come back"),
+        ("erk:passes=1", "has random scores, on which passes has no effect"),
+        ("rigl:passes=1", "passes has no effect"),
+        ("dense:passes=1", "keeps all weights, on which passes has no effect"),
         ("imp:score=snip:target=uniform", "target has no effect"),
     ],
 )

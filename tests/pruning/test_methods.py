@@ -66,7 +66,7 @@ def test_given_densities_are_met_exactly():
     assert sparse.densities == COUNTS
 
 
-@pytest.mark.parametrize("name", ["random", "magnitude", "snip"])
+@pytest.mark.parametrize("name", ["random", "magnitude", "snip", "early-ticket"])
 def test_methods_share_their_initial_weights(name):
     dense = prepare(SPACE, methods.get("dense"), 808, BATCH, seed=1).model.state_dict()
     sparse = prepare(SPACE, methods.get(name), 200, BATCH, seed=1, rescale=False)
