@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import torch
 
-from snas.errors import InputError
+from snas.errors import SnasError
 from snas.evaluators.base import Evaluator, evaluators
 from snas.evaluators.forks import safe
 from snas.evaluators.processes import ProcessesEvaluator, cores
@@ -33,12 +33,12 @@ def choose_evaluator(task: Task, checkpoints: Checkpoints, *, slots: int | None 
     linear layers where processes cannot be or would be more than cores; else serial. See docs/performance.md."""
     several = slots != 1 and not task.compile and (slots or 0) <= cores()
     if several and safe(1) and suits_processes(task):
-        with suppress(InputError):  # code that cannot be sent
+        with suppress(SnasError):  # code that cannot be sent, no room for the examples
             return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
     if slots != 1 and (task.compile or suits_stack(task)):
         return StackedEvaluator(task, checkpoints, slots=slots)
     if slots != 1 and suits_processes(task):
-        with suppress(InputError):
+        with suppress(SnasError):
             return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
     if slots is not None and slots > 1:
         log.warning(

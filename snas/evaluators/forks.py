@@ -1,17 +1,20 @@
 """Workers that begin at once: copies of this process, where that is safe.
 
 A process that is started anew imports PyTorch first, which takes longer than many a search. A copy has everything. It
-is safe where the copy computes with one thread, since the threads that OpenMP started here do not exist there, and
-where no GPU is at work, whose driver does not survive it; it is how PyTorch's own DataLoader starts its workers.
+is safe where the copy computes with one thread, since the threads that OpenMP started here do not exist there; where no
+GPU is at work, whose driver does not survive it; and where nobody else is at work in this process, who may hold a lock
+that would stay locked in the copy. It is how PyTorch's own DataLoader starts its workers.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -22,6 +25,8 @@ import torch
 
 VARIABLE = "SNAS_WORKERS"  # environment variable: "spawn" has workers started anew always
 _STEP = 0.002  # seconds between two looks
+_HARMLESS = ("rich.live", "tqdm._monitor")  # modules whose threads hold no lock that a worker would wait for
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class Copy:
@@ -42,9 +47,10 @@ class Copy:
                 stream.flush()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the copy does not touch
+            parent = os.getpid()
             self.pid = os.fork()
         if not self.pid:
-            _be_the_copy(work, keep)
+            _be_the_copy(work, keep, parent)
         self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
@@ -58,7 +64,7 @@ class Copy:
             try:
                 pid, status = os.waitpid(self.pid, 0 if deadline is None else os.WNOHANG)
             except ChildProcessError:  # somebody else has waited for it
-                self._code = 0
+                self._code = 1
                 break
             if pid:
                 self._code = os.waitstatus_to_exitcode(status)
@@ -69,9 +75,10 @@ class Copy:
         return self._code
 
     def kill(self) -> None:
-        """End it."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        """End it, if it has not been waited for: its number may be somebody else's then."""
+        if self._code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
 
 def safe(threads: int) -> bool:
@@ -80,13 +87,22 @@ def safe(threads: int) -> bool:
         sys.platform == "linux"
         and threads == 1
         and os.environ.get(VARIABLE, "") != "spawn"
+        and not others()
         and not torch.cuda.is_available()
     )
 
 
-def _be_the_copy(work: Callable[[], object], keep: Sequence[int]) -> None:
+def others() -> list[threading.Thread]:
+    """Threads of this process that may be at work, beside the present one, which is to be the main one."""
+    present = threading.current_thread()
+    found = [thread for thread in threading.enumerate() if thread is not present]
+    return [thread for thread in found if type(thread).__module__ not in _HARMLESS]
+
+
+def _be_the_copy(work: Callable[[], object], keep: Sequence[int], parent: int) -> None:
     """Do the work and end, without whatever this process would do at its end."""
     try:
+        _end_with(parent)
         gc.freeze()  # what was here before is never finalized: files and databases are the parent's
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -104,6 +120,13 @@ def _be_the_copy(work: Callable[[], object], keep: Sequence[int]) -> None:
         with suppress(BaseException):
             traceback.print_exc()
     finally:
+        os._exit(1)
+
+
+def _end_with(parent: int) -> None:
+    """Have the system end this process when the thread that started it ends, whatever this process is waiting for."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
         os._exit(1)
 
 

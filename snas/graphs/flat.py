@@ -24,7 +24,7 @@ class Flat:
         """Lay the parameters out.
 
         Args:
-            parameters: of one type, on one device, contiguous.
+            parameters: of one type, on one device, contiguous, with one dimension or more.
             optimizer: that looks after them, which keeps their state.
             make: makes an optimizer of the same kind.
 
@@ -89,9 +89,9 @@ class Flat:
             raise ValueError("some parameters have been stepped and others have not")
         for key, value in states[0].items():
             each = [state[key] for state in states]
-            moments = [value for value in each if isinstance(value, Tensor) and value.ndim]
-            joined = len(moments) == len(each)
-            whole = torch.cat([moment.reshape(-1) for moment in moments]) if joined else _copied(value)
+            pairs = zip(each, self._parameters, strict=True)
+            joined = all(isinstance(one, Tensor) and one.shape == parameter.shape for one, parameter in pairs)
+            whole = torch.cat([one.reshape(-1) for one in each]) if joined else _copied(value)
             self.optimizer.state[self._row][key] = whole
         self.hand_back()
 

@@ -10,19 +10,24 @@ from __future__ import annotations
 import copy
 import logging
 import operator
+import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock, get_ident
 from types import BuiltinFunctionType, FunctionType, NoneType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from torch.nn.modules import module as module_base
 
 from snas.errors import one_line
-from snas.graphs.proofs import close, disturbed, memory_of, own_attributes
+from snas.graphs.proofs import close, disturbed, own_attributes
 from snas.graphs.steps import ByAutograd, LeakyLine, Normalization, Product, Rectifier, Step, Sum, Value
 
 log = logging.getLogger("snas")
@@ -75,24 +80,18 @@ class Graph:
         """
         if not _may_have(model):
             return None
-        found: Graph | None = None
         try:
-            key = _identity(model, input_shape)
-        except _Straight as error:
-            log.debug("the network is trained by autograd: %s", error)
-            return None
-        if key in _known:
-            _known.move_to_end(key)
-            return _known[key]
-        try:
-            found = _trace(model, tuple(input_shape))
-            _prove(found, model, tuple(input_shape))
+            with _LOCK, _no_random_numbers():
+                found, key = _trace(model, tuple(input_shape))
+                if _proved.setdefault(key, False) is False:
+                    _prove(found, model, tuple(input_shape))
+                    _proved[key] = True
         except Exception as error:  # whatever the network's code raises when it is traced: it is trained as it is
             log.debug("the network is trained by autograd: %s (%s)", one_line(error), type(error).__name__)
-            found = None
-        _known[key] = found
-        if len(_known) > _REMEMBERED:
-            _known.popitem(last=False)
+            return None
+        finally:
+            while len(_proved) > _REMEMBERED:
+                _proved.popitem(last=False)
         return found
 
     def frame(self, model: nn.Module, batch: int, features: int) -> Frame:
@@ -142,7 +141,8 @@ class Frame:
                 step.backward(step.value.gradient)
 
 
-_known: OrderedDict[Hashable, Graph | None] = OrderedDict()
+_proved: OrderedDict[Hashable, bool] = OrderedDict()  # what was traced, and whether its proof succeeded
+_LOCK = Lock()  # tracing changes classes of PyTorch's for a moment
 
 
 def _step(node: _Node, model: nn.Module, reads: Sequence[Value]) -> Step:
@@ -161,6 +161,13 @@ def _step(node: _Node, model: nn.Module, reads: Sequence[Value]) -> Step:
     if type(module) is nn.ReLU:
         return Rectifier(source)
     return ByAutograd(module, tuple(module.parameters()), source)
+
+
+def watched_everywhere() -> bool:
+    """Whether somebody has hooks on all modules of the process."""
+    return any(
+        value for name, value in vars(module_base).items() if name.startswith("_global_") and name.endswith("_hooks")
+    )
 
 
 def _may_have(model: nn.Module) -> bool:
@@ -189,7 +196,7 @@ def _is_usual(parameter: nn.Parameter) -> bool:
         type(parameter) is nn.Parameter
         and parameter.device.type == "cpu"
         and parameter.dtype in (torch.float32, torch.float64)
-        and parameter.ndim <= 2
+        and 1 <= parameter.ndim <= 2
         and parameter.numel() <= LARGEST
         and parameter.requires_grad
         and not parameter._backward_hooks
@@ -197,14 +204,28 @@ def _is_usual(parameter: nn.Parameter) -> bool:
     )
 
 
-def _identity(model: nn.Module, input_shape: Sequence[int]) -> Hashable:
-    """What two networks must have in common for the code of one to do what the other's does: classes, attributes,
-    shapes. Raises _Straight for attributes of which that cannot be told."""
-    modules = tuple(
-        (path, type(module), _value_of(own_attributes(module), where=path)) for path, module in model.named_modules()
-    )
-    parameters = tuple((name, tuple(value.shape), value.dtype) for name, value in model.named_parameters())
-    return tuple(input_shape), modules, parameters
+def _memory_of(model: nn.Module) -> Hashable:
+    """Values of what modules keep in attributes of their own. Raises _Straight for values that cannot be told."""
+    return tuple((path, _value_of(own_attributes(module), where=path)) for path, module in model.named_modules())
+
+
+@contextmanager
+def _no_random_numbers() -> Iterator[None]:
+    """Raise _Straight if random numbers are drawn from global generators herein, which are put back."""
+    before = torch.random.get_rng_state()
+    numpys: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]  # noqa: NPY002
+    pythons = random.getstate()
+    try:
+        yield
+        after: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]  # noqa: NPY002
+        same = after["state"]["pos"] == numpys["state"]["pos"] and after["gauss"] == numpys["gauss"]
+        same = same and np.array_equal(after["state"]["key"], numpys["state"]["key"])
+        if not same or random.getstate() != pythons or not torch.equal(torch.random.get_rng_state(), before):
+            raise _Straight("it draws random numbers")
+    finally:
+        torch.random.set_rng_state(before)
+        np.random.set_state(numpys)  # noqa: NPY002
+        random.setstate(pythons)
 
 
 def _value_of(value: object, *, where: str) -> Hashable:
@@ -221,10 +242,23 @@ def _value_of(value: object, *, where: str) -> Hashable:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into modules that are made of others, and no further."""
+    """Looks into modules that are made of others, and no further; other threads' networks are none of its business."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = get_ident()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one operation."""
         return not any(True for _ in m.children())
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Note a module, or look into it. All modules of the process come here while one is traced."""
+        if get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
 
 class _Shapes(fx.Interpreter):
@@ -242,8 +276,10 @@ class _Shapes(fx.Interpreter):
         return value
 
 
-def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
-    """Write the network's operations down; raises _Straight, or what its code raises."""
+def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[Graph, Hashable]:
+    """Write the network's operations down; and what two networks have in common where the proof for one is that for
+    the other. Raises _Straight, or what its code raises."""
+    before = _memory_of(model)
     model = copy.deepcopy(model).train()
     traced = fx.GraphModule(model, _Tracer().trace(model))
     like = next(model.parameters())
@@ -283,7 +319,15 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     owners = {path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))}
     if result is None or result < 0 or len(set(used)) != len(used) or not owners <= set(used):
         raise _Straight("a layer is used twice, or its parameters are used elsewhere, or it computes nothing")
-    return Graph(nodes, result)
+    if _memory_of(model) != before:
+        raise _Straight("it remembers something from one batch to the next")
+    code = tuple(
+        (node.op, str(node.target) if node.op == "call_module" else node.target, repr((node.args, node.kwargs)))
+        for node in traced.graph.nodes
+    )
+    modules = tuple(type(module) for module in model.modules())
+    parameters = tuple((name, tuple(value.shape), value.dtype) for name, value in model.named_parameters())
+    return Graph(nodes, result), (input_shape, code, before, modules, parameters, repr(model))
 
 
 def _operation(node: fx.Node, reads: list[int]) -> _Node:
@@ -317,7 +361,7 @@ def _prove(graph: Graph, model: nn.Module, input_shape: tuple[int, ...]) -> None
     generator = torch.Generator().manual_seed(0)
     written = disturbed(copy.deepcopy(model).train(), generator)
     usual = copy.deepcopy(written)
-    before = memory_of(usual)
+    before = _memory_of(usual)
     for parameter in written.parameters():
         parameter.grad = torch.zeros_like(parameter)
     for size in (3, 4):
@@ -336,5 +380,5 @@ def _prove(graph: Graph, model: nn.Module, input_shape: tuple[int, ...]) -> None
         for own, other in zip(written.parameters(), usual.parameters(), strict=True):
             if other.grad is None or own.grad is None or not close(own.grad, other.grad):
                 raise _Straight("it has other gradients")
-    if memory_of(usual) != before:
+    if _memory_of(usual) != before or _memory_of(written) != before:
         raise _Straight("it remembers something from one batch to the next")

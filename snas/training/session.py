@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from snas.data.split import Arrays, SearchData
 from snas.errors import DivergedError, InputError, one_line
-from snas.graphs import Flat, Graph
+from snas.graphs import Flat, Graph, watched_everywhere
 from snas.kernels.compression import Compression, choose_kernel
 from snas.kernels.sparse_linear import SparseLinear
 from snas.masks import Enforcer, Masks, audit
@@ -333,7 +333,7 @@ class Session:
     def _written_out(self) -> WrittenOut | None:
         """What trains an epoch without autograd, where that is possible: float32 or more on a CPU, a mask that stays,
         nobody who looks on, no layer in compressed form, and a network that has a graph."""
-        if self.augments or self._mover or self._watcher or self._kernels.compressed:
+        if self.augments or self._mover or self._watcher or self._kernels.compressed or watched_everywhere():
             return None
         x = self.data.train.x
         if self.device.type != "cpu" or self.rule.precision != "fp32" or not x.is_contiguous():

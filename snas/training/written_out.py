@@ -43,34 +43,28 @@ class WrittenOut:
         Returns:
             Mean loss over the examples, each before the step that it is in, and the fraction classified correctly.
         """
-        rows, steps = x.flatten(1), len(batches)
-        targets: Tensor | None = None
-        tally = _Tally(self._rule.label_smoothing)
+        rows, steps, smoothing = x.flatten(1), len(batches), self._rule.label_smoothing
+        tally = _Tally(smoothing)
         for index, batch in enumerate(batches):
-            size = len(batch)
+            size, labels = len(batch), y.index_select(0, batch)
             if size not in self._frames:
                 self._frames[size] = self._graph.frame(self._model, size, rows.shape[1])
             frame = self._frames[size]
             torch.index_select(rows, 0, batch, out=frame.inputs)
             logits = frame.forward()
-            if targets is None:
-                targets = self._targets(y, logits)
-            gradient = torch.softmax(logits, 1)
-            gradient.sub_(targets.index_select(0, batch)).mul_(1 / size)
+            gradient = torch.softmax(logits, 1)  # minus what cross-entropy with label smoothing wants
+            if smoothing:
+                gradient.sub_(smoothing / logits.shape[1])
+            places = labels.unsqueeze(1)
+            gradient.scatter_add_(1, places, gradient.new_full((size, 1), smoothing - 1)).mul_(1 / size)
             frame.backward(gradient)
             if self._mask is not None:
                 self._flat.gradient.mul_(self._mask)
             self._flat.step(self._rule.learning_rate_at(epoch * steps + index, steps))
-            tally.add(logits, y, batch)
+            tally.add(logits, labels)
         self._flat.hand_back()
         loss, correct = tally.totals()
         return loss / len(y), correct / len(y)
-
-    def _targets(self, y: Tensor, logits: Tensor) -> Tensor:
-        """Of each example, the distribution that cross-entropy with label smoothing wants; like the logits."""
-        classes, smoothing = logits.shape[1], self._rule.label_smoothing
-        targets = logits.new_full((len(y), classes), smoothing / classes)
-        return targets.scatter_(1, y.unsqueeze(1), 1 - smoothing + smoothing / classes)
 
 
 class _Tally:
@@ -82,9 +76,9 @@ class _Tally:
         self._numbers = 0
         self._totals = torch.zeros(2, dtype=torch.float64)
 
-    def add(self, logits: Tensor, y: Tensor, batch: Tensor) -> None:
-        """Take the outputs for a batch of the examples that have labels `y`."""
-        self._waiting.append((logits.clone(), y.index_select(0, batch)))
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Take the outputs for a batch."""
+        self._waiting.append((logits.clone(), labels))
         self._numbers += logits.numel()
         if self._numbers > MOST_OUTPUTS:
             self._compute()

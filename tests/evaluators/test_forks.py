@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import Pipe
 from pathlib import Path
@@ -33,7 +34,9 @@ def test_a_copy_that_goes_on_is_waited_for_in_vain_and_killed() -> None:
         copy.wait(0.05)
     copy.kill()
     assert copy.wait(10) == -signal.SIGKILL
-    copy.kill()  # it is gone, and nothing happens
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "kill", None)
+        copy.kill()  # it is gone, and its number may be another's
 
 
 def test_a_copy_has_the_files_that_it_is_given_and_no_others(tmp_path: Path) -> None:
@@ -83,7 +86,48 @@ print("end")
     assert "ValueError: told" in found.stderr
 
 
+def test_a_copy_ends_with_its_parent_even_if_it_never_looks() -> None:
+    script = """
+import os, signal, time
+from snas.evaluators.forks import Copy
+def work():
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+    while True:
+        time.sleep(1)
+copy = Copy(work, keep=())
+print(copy.pid, flush=True)
+time.sleep(0.2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    found = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
+    child = int(found.stdout)
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it goes on")
+
+
+def test_copies_are_not_safe_beside_other_threads() -> None:
+    before = len(forks.others())
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        assert len(forks.others()) == before + 1
+        assert not safe(1)
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_where_copies_are_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "others", list)
     monkeypatch.delenv(forks.VARIABLE, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert safe(1)
@@ -98,6 +142,7 @@ def test_where_copies_are_safe(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_workers_that_are_copies_and_workers_started_anew_find_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(forks, "others", list)
     found = []
     for how in ("", "spawn"):
         monkeypatch.setenv(forks.VARIABLE, how)

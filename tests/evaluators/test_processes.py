@@ -24,7 +24,7 @@ from torch import nn
 from snas.bench import open_bench
 from snas.densities import Densities
 from snas.errors import InputError
-from snas.evaluators import auto, processes
+from snas.evaluators import auto, forks, processes
 from snas.evaluators.base import Evaluator, Failure, Job
 from snas.evaluators.processes import ProcessesEvaluator
 from snas.evaluators.serial import SerialEvaluator
@@ -468,6 +468,7 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "cores", lambda: 4)
     monkeypatch.setattr(auto, "free_memory", lambda device: 100 << 30)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(forks, "others", list)  # of test runners there are some
 
 
 @pytest.mark.usefixtures("four_cores")
@@ -525,3 +526,15 @@ def test_auto_leaves_processes_where_they_have_no_room_or_the_code_cannot_be_sen
     assert type(chosen) is SerialEvaluator
     monkeypatch.setattr(auto, "free_memory", lambda device: (4 << 30) - 1)
     assert type(auto.choose_evaluator(task, Checkpoints(tmp_path))) is SerialEvaluator
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_auto_goes_on_without_processes_where_there_is_no_room_for_the_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError("No space left on device")
+
+    task = open_bench(Settings(space="mlp", space_arg={"width": 16})).task
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    assert type(auto.choose_evaluator(task, Checkpoints(tmp_path))) is StackedEvaluator

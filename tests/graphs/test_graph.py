@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import copy
+import random
+from collections import OrderedDict
+from threading import Event, Thread
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from snas.graphs import Graph
+from snas.graphs import Graph, watched_everywhere
+from snas.graphs import graph as graph_module
 from snas.search_spaces.activations import SReLU
 from snas.search_spaces.lenet import lenet_300_100
 from snas.search_spaces.mlp import mlp
@@ -113,14 +118,44 @@ class Skipping(nn.Module):
         return self.two(x + y if self._skip else y)
 
 
-def test_networks_are_told_apart_by_their_attributes():
+def check(model: nn.Module) -> None:
+    """The network's graph gives what its code gives now."""
     x, wish = torch.randn(3, 4), torch.randn(3, 2)
-    for skip in (True, False, True):
-        model = Skipping(skip)
-        _, expected = gradients(copy.deepcopy(model), x, wish)
-        _, found = written(model, x, wish)
-        for one, two in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, two)
+    _, expected = gradients(copy.deepcopy(model), x, wish)
+    _, found = written(model, x, wish)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_networks_are_told_apart_by_their_attributes():
+    for skip in (True, False, 1, 0, True):
+        check(Skipping(skip))
+
+
+FUNCTIONS = {"activation": torch.relu}
+
+
+class Global(nn.Module):
+    """What it computes is written elsewhere."""
+
+    scale = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.two(FUNCTIONS["activation"](self.one(x)) * self.scale)
+
+
+def test_code_that_depends_on_what_is_elsewhere_is_looked_at_again(monkeypatch):
+    check(Global())
+    monkeypatch.setattr(Global, "scale", 2.0)
+    check(Global())
+    monkeypatch.setitem(FUNCTIONS, "activation", torch.tanh)
+    check(Global())
+    monkeypatch.setattr(Global, "forward", lambda self, x: self.two(self.one(x)))
+    check(Global())
 
 
 class Varied(nn.Module):
@@ -137,18 +172,40 @@ class Varied(nn.Module):
 
 
 def test_lists_and_functions_of_networks_count():
-    found = [
-        Graph.of(Varied(order, function), (4,))
-        for order, function in (([0, 1], torch.relu), ([1, 0], torch.relu), ([0, 1], torch.tanh), ([0, 1], torch.relu))
-    ]
-    assert None not in found
-    assert len(set(map(id, found))) == 3
-    assert found[0] is found[3]
+    for order, function in (([0, 1], torch.relu), ([1, 0], torch.relu), ([0, 1], torch.tanh), ([0, 1], torch.relu)):
+        check(nn.Sequential(Varied(order, function), nn.Linear(4, 2)))
 
 
-def test_networks_of_one_architecture_share_a_graph():
-    assert Graph.of(Skipping(True), (4,)) is Graph.of(Skipping(True), (4,))
-    assert Graph.of(Skipping(True), (4,)) is not Graph.of(Skipping(False), (4,))
+def test_networks_of_one_architecture_share_a_proof(monkeypatch):
+    proofs = []
+    prove = graph_module._prove
+    monkeypatch.setattr(graph_module, "_prove", lambda *given: proofs.append(prove(*given)))
+    monkeypatch.setattr(graph_module, "_proved", OrderedDict())
+    for model in (Skipping(True), Skipping(True), Skipping(False), Varied([0, 1], torch.relu), Skipping(False)):
+        assert Graph.of(model, (4,)) is not None
+    assert len(proofs) == 3
+
+
+def test_networks_of_other_threads_work_while_one_is_traced():
+    stop, errors = Event(), []
+    other = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def work():
+        while not stop.is_set():
+            try:
+                other(torch.ones(1, 4))
+            except Exception as error:
+                errors.append(error)
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(30):
+            assert Graph.of(Skipping(True), (4,)) is not None
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
 
 
 class Counting(nn.Module):
@@ -210,6 +267,58 @@ class Holding(nn.Module):
         return self.linear(x)
 
 
+class Late(nn.Module):
+    """Changes what it does after some steps, and counts these in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.steps = nn.Linear(4, 2), [0]
+
+    def forward(self, x):
+        self.steps[0] += 1
+        return self.linear(x) * (0.5 if self.steps[0] > 10 else 1.0)
+
+
+class Depth(nn.Module):
+    """Leaves a layer out now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(x if random.random() < 0.01 else self.linear(x))
+
+
+class Numpy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.linear(x) if np.random.random() < 2 else x  # noqa: NPY002
+
+
+class Leaf(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.slope if float(torch.rand(())) > 0.01 else torch.zeros_like(x)
+
+
+class Scalar(nn.Module):
+    """Has a parameter without dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return x * self.slope
+
+
 def hooked() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 2))
     model[0].register_forward_hook(lambda module, inputs, output: output * 2)
@@ -231,8 +340,10 @@ def tied() -> nn.Module:
 @pytest.mark.parametrize(
     "make",
     [
-        Counting, Twice, Branching, Noisy, Borrowing, Holding, hooked, frozen, tied,
+        Counting, Twice, Branching, Noisy, Borrowing, Holding, Late, Depth, Numpy, hooked, frozen, tied,
         lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.3)),
+        lambda: nn.Sequential(nn.Linear(4, 2), Leaf()),
+        lambda: nn.Sequential(nn.Linear(4, 2), Scalar()),
         lambda: nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.Flatten()),
         lambda: nn.Sequential(nn.Unflatten(1, (1, 4)), nn.InstanceNorm1d(1, track_running_stats=True), nn.Flatten()),
         lambda: nn.Sequential(nn.Linear(4, 1 << 18)),
@@ -240,3 +351,21 @@ def tied() -> nn.Module:
 )  # fmt: skip
 def test_what_is_no_straight_line_is_trained_as_it_is(make):
     assert Graph.of(make(), (4,)) is None
+
+
+def test_what_draws_random_numbers_leaves_the_generators_as_they_were():
+    leaf, depth = nn.Sequential(nn.Linear(4, 2), Leaf()), Depth()
+    before = torch.random.get_rng_state(), random.getstate()
+    assert Graph.of(leaf, (4,)) is None
+    assert Graph.of(depth, (4,)) is None
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+
+
+def test_hooks_on_all_modules_are_noticed():
+    assert not watched_everywhere()
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
+    try:
+        assert watched_everywhere()
+    finally:
+        handle.remove()
