@@ -436,6 +436,9 @@ class SweepSettings(Settings):
         return [read_density(text) for text in split_list("densities", self.densities, example="0.1,0.05,0.02")]
 
 
+STUDY_FACTORS = ("space", "dataset", "epochs", "batch_size", "seeds")  # with a flag of their own
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """What `snas study` can be told. Everything that results depend on is a factor of the study's grid.
@@ -481,7 +484,7 @@ class StudySettings:
 
     def factors(self) -> dict[str, Any]:
         """Factors that have other values than the scale's, as they were given."""
-        named = {name: getattr(self, name) for name in ("space", "dataset", "epochs", "batch_size", "seeds")}
+        named = {name: getattr(self, name) for name in STUDY_FACTORS}
         given = {name: value for name, value in named.items() if value is not None}
         for name, value in self.factor.items():
             key = name.replace("-", "_")

@@ -109,6 +109,28 @@ def test_a_config_cannot_name_code_in_a_list_or_as_a_factor_of_a_study(values, t
     assert not Path("RAN").exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "file"),
+    [
+        ({"factor": {"space": [["evil.py:factory"]]}}, "['evil.py"),
+        ({"factor": {"space": {"a": "x"}}}, "{'a.py"),
+        ({"factor": {"space": ["mlp", {"a": "x"}]}}, "{'a.py"),
+        ({"space": {"a": "x"}}, "{'a.py"),
+    ],
+)
+def test_a_config_cannot_name_code_in_a_nested_list_or_a_mapping(values, file, tmp_path, capsys):
+    (tmp_path / file).write_text(CODE)
+    (tmp_path / "shared.json").write_text(json.dumps(values))
+    assert main(["study", "smoothness", "--config", "shared.json", "--registry", "r.db"]) == 2
+    err = capsys.readouterr().err
+    assert "config shared.json: space is not all text; expected a text, or a list of texts" in err
+    assert err.count("\n") == 1
+    factor = values.get("factor", values)["space"]
+    with pytest.raises(InputError, match=r"factor 'space' has a (list|dict) as a value; expected text or a number$"):
+        snas.run_study("smoothness", factor={"space": factor}, registry="r.db")
+    assert not (tmp_path / "RAN").exists()
+
+
 @pytest.mark.parametrize("space", ["evil.py:factory", "evil:factory"])
 @pytest.mark.parametrize("ending", ["toml", "json"])
 @pytest.mark.parametrize("command", [["search"], ["prune", "--density", "0.5"], ["sweep"]])

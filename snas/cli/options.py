@@ -15,7 +15,7 @@ import typer
 
 from snas.checks import plain_type
 from snas.errors import InputError
-from snas.settings import PANELS
+from snas.settings import PANELS, STUDY_FACTORS
 
 Config = Annotated[
     str | None, typer.Option("--config", help="TOML or JSON file with any setting of the panels; flags win.")
@@ -72,14 +72,14 @@ def flags_of(
 
 
 def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any]) -> dict[str, Any]:
-    """Join the flags with the settings of a TOML or JSON file; flags win.
+    """Join the flags with the settings of a TOML or JSON file; flags win, each factor of a study by itself.
 
     Files are handed from one to another, and what is in them is not to run: a space given as code has to be named on
     the command line, and so has a cluster, whose nodes run what they are sent and answer with what is run here.
 
     Raises:
-        InputError: if the file cannot be read, is neither, has an unknown key, or names code that the command line does
-            not name.
+        InputError: if the file cannot be read, is neither, has an unknown key, a space that is no text, or names code
+            that the command line does not name.
     """
     if config is None:
         return dict(given)
@@ -91,7 +91,7 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
         if name not in known:
             raise InputError(f"config {config}: unknown setting {key!r}; choices: {', '.join(sorted(known))}")
         read[name] = value
-    code = next((text for text in _spaces(read) if ":" in text), None)
+    code = next((text for text in _spaces(read, config) if ":" in text), None)
     if code is not None and "space" not in _named(given):
         raise InputError(
             f"config {config} names code, space {code!r}, which runs only when the command line names it: "
@@ -102,15 +102,32 @@ def with_config(given: Mapping[str, Any], config: str | None, settings: type[Any
             f"config {config} names a cluster, ray-address {read['ray_address']!r}, which is trusted only when the "
             f"command line names it: add --ray-address {read['ray_address']}"
         )
-    return {**read, **given}
+    return _joined(read, given)
 
 
-def _spaces(read: Mapping[str, Any]) -> list[str]:
-    """The spaces that a file's settings name, alone or in a list, also as a factor of a study."""
+def _joined(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, flags winning. A study's factor that a flag gives is not the file's, whichever way either says it."""
+    factors, own = read.get("factor"), given.get("factor", {})
+    told = {name.replace("-", "_") for name in (*own, *(name for name in given if name in STUDY_FACTORS))}
+    kept = {name: value for name, value in read.items() if name not in STUDY_FACTORS or name not in told}
+    if not isinstance(factors, Mapping):
+        return {**kept, **given}
+    others = {name: value for name, value in factors.items() if name.replace("-", "_") not in told}
+    return {**kept, **given, "factor": {**others, **own}}
+
+
+def _spaces(read: Mapping[str, Any], config: str) -> list[str]:
+    """The spaces that a file's settings name, alone or in a flat list, also as a factor of a study.
+
+    Raises:
+        InputError: for anything else, which would become text, and might name code, only later.
+    """
     factors = read.get("factor")
     told = [read.get("space"), factors.get("space") if isinstance(factors, Mapping) else None]
-    listed = [one for value in told for one in (value if isinstance(value, (list, tuple)) else [value])]
-    return [text for text in listed if isinstance(text, str)]
+    listed = [one for value in told if value is not None for one in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(one, str) for one in listed):
+        raise InputError(f"config {config}: space is not all text; expected a text, or a list of texts")
+    return listed
 
 
 def _named(given: Mapping[str, Any]) -> set[str]:

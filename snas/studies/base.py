@@ -118,6 +118,11 @@ class Study(ABC):
         """The data sets that the cell's result depends on, by name."""
         return (cell["dataset"],)
 
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """Fields of `snas.settings.Settings` that the cell's networks are made and trained with. They are checked for
+        all cells before the first is measured; by default there are none, and `measure` meets what is wrong."""
+        return {}
+
     @abstractmethod
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """Measure one cell. Everything random comes from its "seed".

@@ -15,7 +15,7 @@ from snas.studies.base import in_order, open_study
 from snas.studies.grid import adjusted
 from snas.studies.lab import Lab
 from snas.studies.result import StudyResult
-from snas.studies.runner import key_of, measure_cells, measure_in_workers, read_points
+from snas.studies.runner import key_of, measure_cells, measure_in_workers, read_points, require_settings
 from snas.training.devices import intraop_threads
 
 
@@ -39,7 +39,8 @@ def run_study(
         All points and their tables.
 
     Raises:
-        InputError: for anything unknown, out of range or contradictory; nothing is measured then.
+        InputError: for anything unknown, out of range or contradictory. Factors and settings of trainings are checked
+            before anything is measured; what only a network or its data show ends the study at its cell.
 
     Example:
         >>> import snas, tempfile
@@ -62,6 +63,7 @@ def run_study(
     cells = in_order(chosen.cells(grid))
     if not cells:
         raise InputError(f"the grid of study {settings.study!r} has no cell; give its factors other values")
+    require_settings(chosen, cells)
     listener = listener or Listener()
     if output is not None:
         from snas.studies.result import require_output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +72,13 @@ class Connections(Study):
                 raise InputError(f"examples is {number}; expected at least 1 of each class")
         return combinations(grid)
 
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The initial weights."""
+        return {"init": cell["init"]}
+
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """The map of each class; nothing is trained, and networks that could not be trained count too."""
-        bench = lab.bench(cell["space"], cell["dataset"], init=cell["init"])
+        bench = lab.bench(cell["space"], cell["dataset"], **self.settings(cell))
         space, data, seed = bench.space, bench.task.data, seed_of(cell["seed"])
         kept = kept_from_density(1 - cell["sparsity"], space.total_weights)
         score, goal = scores.get(cell["score"]), Goal(space.layers, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from snas.checks import require_different, require_integer
@@ -61,7 +62,10 @@ def _example(grid: Grid, name: str) -> str:
 
 
 def _convert(value: Any, like: tuple[Any, ...], name: str) -> Any:
-    """The value in the type of the others."""
+    """The value in the type of the others. What is no plain value is refused: as text it might name something else."""
+    plain = value is None or isinstance(value, (str, Real))
+    if not plain:
+        raise InputError(f"factor {name!r} has a {type(value).__name__} as a value; expected text or a number")
     kinds = {type(other) for other in like if other is not None} or {str}
     kind = float if kinds == {int, float} else next(iter(kinds))
     if value is None or (isinstance(value, str) and value.lower() == "none" and kind is not str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,12 +74,14 @@ class RandomLabels(Study):
             if cell["weight_decay"] == first or (cell["labels"] == "shuffled" and cell["sparsity"] == 0)
         ]
 
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The training rule."""
+        names = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay")
+        return {name: cell[name] for name in names}
+
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """Losses and errors along one training; at its end the whole training data are classified once more."""
-        names = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay")
-        bench = lab.bench(
-            cell["space"], cell["dataset"], examples=cell["examples"], **{name: cell[name] for name in names}
-        )
+        bench = lab.bench(cell["space"], cell["dataset"], examples=cell["examples"], **self.settings(cell))
         method = "dense" if cell["sparsity"] == 0 else "snip"
         kept = kept_from_density(1 - cell["sparsity"], bench.space.total_weights)
         sparse = lab.prepare(bench, method, kept, seed=cell["seed"])  # from true labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from snas.exports.grids import Table, csv_lines, html_tables, latex_tables, mark
 from snas.report.figures import picture_bytes, require_matplotlib
 from snas.studies.base import Grid, Point, Study
 from snas.studies.sections import pictures_of, tables_of
+
+PICTURES = ("png", "svg")  # kinds of files of each
 
 
 class StudyResult:
@@ -80,7 +83,8 @@ class StudyResult:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write NAME.csv (a line for each point), NAME.json (all), NAME.md, NAME.html, NAME.tex (the tables), and each
-        picture as NAME-PICTURE.png and .svg. Files that are there are replaced.
+        picture as NAME-PICTURE.png and .svg. Files that are there are replaced, and pictures that NAME.json there names
+        and that are not drawn now are removed, so that none stands beside tables of other points.
 
         Args:
             folder: where to; made if it is missing.
@@ -94,19 +98,27 @@ class StudyResult:
         place = Path(folder)
         require_output(place)
         name = self.study.name
-        texts = {
+        pictures = {
+            f"{name}-{picture.name}.{kind}": picture_bytes(picture.draw, picture.size, kind)
+            for picture in pictures_of(self.study, self.points)
+            for kind in PICTURES
+        }
+        told = {**self.as_dict(), "pictures": list(pictures)}
+        files: dict[str, str | bytes] = {
             f"{name}.csv": csv_lines([_record(point) for point in self.points]),
-            f"{name}.json": json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n",
+            f"{name}.json": json.dumps(told, indent=1, allow_nan=False) + "\n",
             f"{name}.md": markdown_tables(self.headline, self.header, self.tables),
             f"{name}.html": html_tables(self.headline, self.header, self.tables),
             f"{name}.tex": latex_tables(self.headline, self.header, self.tables),
+            **pictures,
         }
-        files: dict[str, str | bytes] = dict(texts)
-        for picture in pictures_of(self.study, self.points):
-            for kind in ("png", "svg"):
-                files[f"{name}-{picture.name}.{kind}"] = picture_bytes(picture.draw, picture.size, kind)
+        before = _pictures_named(place, name)
         for file, content in files.items():
             write_export(content, place / file)
+        written = {file.casefold() for file in files}  # one file where the folder does not tell cases apart
+        for file in before:
+            if file.casefold() not in written:
+                _remove(place / file)
         return [place / file for file in files]
 
 
@@ -117,6 +129,25 @@ def require_output(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make folder {str(folder)!r}: {error.strerror}; choose another place") from None
+
+
+def _pictures_named(folder: Path, study: str) -> set[str]:
+    """The study's pictures that were written to the folder before, by its NAME.json, and named as it names them."""
+    try:
+        found = json.loads((folder / f"{study}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # none, or another's file: then nothing there is known to be ours
+        return set()
+    named = found.get("pictures") if isinstance(found, dict) else None
+    pattern = re.compile(re.escape(study) + r"-[^/\\:\0]+\.(" + "|".join(PICTURES) + ")")
+    listed = named if isinstance(named, list) else []
+    return {name for name in listed if isinstance(name, str) and pattern.fullmatch(name)}
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot remove {str(file)!r}, a picture of earlier points: {error.strerror}") from None
 
 
 def _record(point: Point) -> Mapping[str, Any]:

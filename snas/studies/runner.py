@@ -15,7 +15,7 @@ from snas.errors import FailedError, RefusedError, SnasError
 from snas.listener import Listener
 from snas.locks import BusyError, owned
 from snas.registry import Registry
-from snas.settings import StudySettings, registry_path
+from snas.settings import Settings, StudySettings, registry_path
 from snas.studies.base import Cell, Point, Study, open_study
 from snas.studies.lab import Lab, split_space
 from snas.training.devices import environment, intraop_threads
@@ -32,6 +32,13 @@ def key_of(study: Study, cell: Cell, lab: Lab) -> str:
     if isinstance(space, str) and ":" in split_space(space)[0]:  # code that may have changed since
         content["networks"] = {name: lab.bench(space, name).space.network for name in data}
     return json.dumps(content, sort_keys=True)
+
+
+def require_settings(study: Study, cells: Sequence[Cell]) -> None:
+    """Raise InputError for settings that no network can be trained with, so that nothing is measured beside them."""
+    made = [dict(study.settings(cell)) for cell in cells]
+    for settings in {json.dumps(one, sort_keys=True): one for one in made}.values():
+        Settings(**settings)
 
 
 def read_points(registry: Registry, study: Study, cells: Sequence[Cell], lab: Lab) -> list[Point]:

@@ -98,14 +98,19 @@ def widths_of(inputs: int, percent: float) -> tuple[int, int]:
     return most, max(1, round(percent * most / 100))
 
 
-def open_pair(cell: Cell, lab: Lab) -> tuple[Bench, Bench]:
-    """The benches of a cell's sparse (wide) and dense network: one rule, one set of data."""
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """The training rule and the initial weights of a cell's networks."""
     parts = parts_of(cell["regularization"])
-    most, width = widths_of(math.prod(lab.dataset(cell["dataset"]).input_shape), cell["dense_width"])
     rule = {name: cell[name] for name in ("epochs", "batch_size", "lr", "init")}
     settings = {**rule, **OPTIMIZERS[cell["optimizer"]]}
     settings |= {"schedule": "constant", "weight_decay": L2 if "L2" in parts else 0.0, "kernel": "dense"}
-    settings["augment"] = "on" if "DA" in parts else "off"
+    return settings | {"augment": "on" if "DA" in parts else "off"}
+
+
+def open_pair(cell: Cell, lab: Lab) -> tuple[Bench, Bench]:
+    """The benches of a cell's sparse (wide) and dense network: one rule, one set of data."""
+    parts, settings = parts_of(cell["regularization"]), settings_of(cell)
+    most, width = widths_of(math.prod(lab.dataset(cell["dataset"]).input_shape), cell["dense_width"])
     shape = f"hidden_layers={cell['hidden_layers']}:activation={cell['activation']}:bias=no"
     shape += f":batch_norm={'yes' if 'BN' in parts else 'no'}:skip={'yes' if 'SC' in parts else 'no'}"
     wide, narrow = (

@@ -13,7 +13,7 @@ from snas.exports.grids import Table, colour
 from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, studies
 from snas.studies.base import values_of as values
 from snas.studies.lab import Lab
-from snas.studies.same_capacity import NONE, OPTIMIZERS, measure_network, require_possible
+from snas.studies.same_capacity import NONE, OPTIMIZERS, measure_network, require_possible, settings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -128,6 +128,10 @@ class SameCapacity(Study):
     def _wanted(self, cell: Cell, grid: Grid, *, several: bool) -> bool:
         best = cell["regularization"] == BEST[cell["optimizer"]]
         return not several or best or cell["activation"] == grid["activation"][0]
+
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The training rule and the initial weights."""
+        return settings_of(cell)
 
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """Train one network of a pair."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from snas.bench import Bench
 from snas.errors import InputError, SnasError
 from snas.exports.grids import Table
 from snas.report.figures import mean_and_spread
@@ -60,12 +59,20 @@ class Sculpting(Study):
 
     def cells(self, grid: Grid) -> list[Cell]:
         """All combinations; the base network is dense."""
+        for network in grid["network"]:
+            _require_network(network)
         return [{**cell, "method": "dense"} if cell["network"] == BASE else cell for cell in combinations(grid)]
+
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The training rule."""
+        return {name: cell[name] for name in ("epochs", "batch_size", "lr", "schedule")}
 
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """Train one network of exactly the base network's number of weights."""
-        base = _bench(lab, cell, cell["space"])
-        bench = base if cell["network"] == BASE else _bench(lab, cell, equivalent(cell["space"], cell["network"]))
+        rule, dataset = self.settings(cell), cell["dataset"]
+        base = lab.bench(cell["space"], dataset, **rule)
+        same = cell["network"] == BASE
+        bench = base if same else lab.bench(equivalent(cell["space"], cell["network"]), dataset, **rule)
         kept, total = base.space.total_weights, bench.space.total_weights
         if total < kept:
             raise InputError(
@@ -124,9 +131,15 @@ def equivalent(space: str, network: str) -> str:
     return ":".join([name, *(f"{key}={value}" for key, value in {**arguments, **changes}.items())])
 
 
-def _bench(lab: Lab, cell: Cell, space: str) -> Bench:
-    rule = {name: cell[name] for name in ("epochs", "batch_size", "lr", "schedule")}
-    return lab.bench(space, cell["dataset"], **rule)
+def _require_network(network: str) -> None:
+    """Raise InputError for what is neither the base network nor key=value:key=value, each once."""
+    parts = [part.partition("=") for part in network.split(":")]
+    different = {key for key, _, value in parts if key and value}
+    if network != BASE and len(different) < len(parts):
+        raise InputError(
+            f"network is {network!r}; expected {BASE}, or arguments of the space that differ from its own, as in "
+            f"{EQUIVALENTS[4]}"
+        )
 
 
 def _shape(network: str, one: Result) -> str:

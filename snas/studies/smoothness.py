@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from snas.exports.grids import Table
 from snas.pruning.allocations import kept_from_density
 from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, measured, studies, values_of
 from snas.studies.lab import Lab
+from snas.training.rule import WITH_MOMENTUM
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,19 +47,31 @@ class Smoothness(Study):
         )
 
     def cells(self, grid: Grid) -> list[Cell]:
-        """All combinations; what is dense has no method of pruning."""
+        """All combinations; what is dense has no method of pruning, and momentum is of optimizers that have one."""
         for value in grid["sparsity"]:
             if not 0 <= value < 1:
                 raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")
         for value in grid["every"]:
             if value < 1:
                 raise InputError(f"every is {value}; expected at least 1 step")
-        return [{**cell, "method": None} if cell["sparsity"] == 0 else cell for cell in super().cells(grid)]
+        return [
+            {
+                **cell,
+                "method": None if cell["sparsity"] == 0 else cell["method"],
+                "momentum": cell["momentum"] if cell["optimizer"] in WITH_MOMENTUM else None,
+            }
+            for cell in super().cells(grid)
+        ]
+
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The training rule, without weight decay."""
+        names = ("epochs", "batch_size", "lr", "optimizer", "momentum", "schedule")
+        rule = {name: cell[name] for name in names if cell[name] is not None}
+        return {**rule, "weight_decay": 0.0, "kernel": "dense"}
 
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """The constants along one training."""
-        rule = {name: cell[name] for name in ("epochs", "batch_size", "lr", "optimizer", "momentum", "schedule")}
-        bench = lab.bench(cell["space"], cell["dataset"], weight_decay=0.0, kernel="dense", **rule)
+        bench = lab.bench(cell["space"], cell["dataset"], **self.settings(cell))
         batch = lab.sample(bench, cell["examples"])
         watcher = SmoothnessWatcher(batch, every=cell["every"])
         kept = kept_from_density(1 - cell["sparsity"], bench.space.total_weights)

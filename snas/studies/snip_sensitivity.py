@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +78,14 @@ class SnipSensitivity(Study):
         usual = grid["examples"][0], grid["init"][0]
         return [cell for cell in combinations(grid) if usual[0] == cell["examples"] or usual[1] == cell["init"]]
 
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The training rule without weight decay, and the initial weights that are pruned."""
+        names = ("epochs", "batch_size", "optimizer", "lr", "schedule", "init")
+        return {"weight_decay": 0.0, **{name: cell[name] for name in names}}
+
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """Prune from one initialization, train from another, which is that of all networks of a seed."""
-        names = ("epochs", "batch_size", "optimizer", "lr", "schedule", "init")
-        bench = lab.bench(cell["space"], cell["dataset"], weight_decay=0.0, **{name: cell[name] for name in names})
+        bench = lab.bench(cell["space"], cell["dataset"], **self.settings(cell))
         method = f"snip:examples={cell['examples']}"
         kept = kept_from_density(1 - cell["sparsity"], bench.space.total_weights)
         sparse = lab.prepare(bench, method, kept, seed=cell["seed"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snas.errors import InputError
@@ -79,9 +79,13 @@ class Transfer(Study):
         """Both data sets."""
         return tuple(dict.fromkeys(name for name in (cell["prune"], cell["dataset"]) if name is not None))
 
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The training rule and the initial weights."""
+        return {name: cell[name] for name in ("epochs", "batch_size", "lr", "schedule", "weight_decay", "init")}
+
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """The test error of one network."""
-        rule = {name: cell[name] for name in ("epochs", "batch_size", "lr", "schedule", "weight_decay", "init")}
+        rule = self.settings(cell)
         bench = lab.bench(cell["space"], cell["dataset"], **rule)
         source = bench if cell["prune"] is None else lab.bench(cell["space"], cell["prune"], **rule)
         if source.space.network != bench.space.network:
@@ -102,13 +106,11 @@ class Transfer(Study):
         rows = []
         found = measured(points)
         for trained in values_of(found, "dataset"):
-            for pruned in values_of(found, "prune"):
-                if pruned is None:
-                    continue
+            for pruned in _pruned(found):
                 errors = [_errors(found, trained, pruned, kind) for kind in (SUPERVISED, UNSUPERVISED)]
                 chance = _errors(found, trained, None, RANDOM)
-                category = "standard" if pruned == trained else "transfer"
-                row = [category, pruned, trained, *map(_text, errors), _difference(*errors), _text(chance)]
+                category = "-" if pruned is None else "standard" if pruned == trained else "transfer"
+                row = [category, pruned or "-", trained, *map(_text, errors), _difference(*errors), _text(chance)]
                 rows.append(row)
         rows.sort(key=lambda row: (row[2], row[0]))
         titles = ["category", "prune", "train and test", "supervised", "unsupervised", "difference", "random"]
@@ -120,6 +122,11 @@ class Transfer(Study):
         return (
             [Picture("errors", lambda figure: _draw(figure, measured(points)), (8.2, 4.2))] if measured(points) else []
         )
+
+
+def _pruned(points: Sequence[Point]) -> list[str | None]:
+    """The data sets that masks are of; None alone where all masks are random."""
+    return [name for name in values_of(points, "prune") if name is not None] or [None]
 
 
 def _errors(points: Sequence[Point], trained: str, pruned: str | None, pruning: str) -> list[float]:
@@ -145,18 +152,15 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
     from snas.report.figures import COLOURS, MARKERS, legend_beside, plain_axes
 
     axes: Any = figure.subplots()
-    pairs = [
-        (trained, pruned)
-        for trained in values_of(points, "dataset")
-        for pruned in values_of(points, "prune")
-        if pruned is not None
-    ]
+    pairs = [(trained, pruned) for trained in values_of(points, "dataset") for pruned in _pruned(points)]
     for number, kind in enumerate(METHODS):
         groups = {
             place: _errors(points, trained, None if kind == RANDOM else pruned, kind)
             for place, (trained, pruned) in enumerate(pairs)
         }
         known = {place: errors for place, errors in groups.items() if errors}
+        if not known:
+            continue
         means, spreads = mean_and_spread(list(known.values()))
         axes.errorbar(
             [place + 0.15 * (number - 1) for place in known],
@@ -169,7 +173,7 @@ def _draw(figure: Figure, points: Sequence[Point]) -> None:
             markerfacecolor="white",
             label=kind,
         )
-    named = [f"prune {pruned}\ntrain {trained}".replace(":", "\n") for trained, pruned in pairs]
+    named = [f"prune {pruned or '-'}\ntrain {trained}".replace(":", "\n") for trained, pruned in pairs]
     axes.set_xticks(range(len(pairs)), named, fontsize=8)
     axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])  # a marker at 0 is seen whole
     first = points[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from matplotlib.figure import Figure
 
 import snas
 from snas.errors import InputError
@@ -60,6 +61,29 @@ def test_the_table_has_the_layout_of_the_source():
         ["standard", "m", "m", "2.50 ± 0.71 (n=2)", "3.00", "+0.50", "15.00"],
         ["transfer", "f", "m", "2.75", "-", "-", "15.00"],
     ]
+
+
+def test_random_masks_alone_have_a_table_and_a_picture_with_points():
+    points = [
+        Point(
+            {"dataset": name, "prune": None, "pruning": "random", "seed": seed, "space": "s", "sparsity": 0.9},
+            {"test_error": error + seed / 100},
+        )
+        for name, error in (("m", 0.15), ("f", 0.25))
+        for seed in (0, 1)
+    ]
+    study = open_study("transfer")
+    (table,) = study.tables(points)
+    assert table.rows == [
+        ["-", "-", "f", "-", "-", "-", "25.50 ± 0.71 (n=2)"],
+        ["-", "-", "m", "-", "-", "-", "15.50 ± 0.71 (n=2)"],
+    ]
+    figure = Figure()
+    (picture,) = study.pictures(points)
+    picture.draw(figure)
+    (series,) = figure.axes[0].containers
+    assert list(series.lines[0].get_ydata()) == [15.5, 25.5]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["prune -\ntrain m", "prune -\ntrain f"]
 
 
 def test_unknown_prunings_are_refused():

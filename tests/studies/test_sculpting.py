@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import snas
+from snas.cli.main import main
 from snas.data.arrays import from_arrays
 from snas.data.split import split_data
 from snas.errors import InputError
@@ -41,6 +42,21 @@ def test_every_equivalent_is_trained_with_the_bases_number_of_weights(tmp_path):
 def test_a_network_smaller_than_the_base_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"network 'blocks=1' has [\d,]+ weights, fewer than the [\d,]+ of resnet14"):
         snas.run_study("sculpting", **SMALL, network=["blocks=1"])
+
+
+@pytest.mark.parametrize("network", ["wide", "widening:2", "wide:widening=2", "widening=", "blocks=1:blocks=2", ""])
+def test_what_is_no_argument_is_not_taken_for_the_base_network(network, capsys):
+    with pytest.raises(
+        InputError, match=rf"^network is '{network}'; expected base, or arguments .*widening=2:blocks=2$"
+    ):
+        open_study("sculpting").cells(open_study("sculpting").grid("tiny") | {"network": ("base", network)})
+
+
+def test_code_is_no_network(capsys):
+    assert main(["study", "sculpting", "--factor", "network=evil.py:factory", "--registry", "r.db"]) == 2
+    err = capsys.readouterr().err
+    assert "network is 'evil.py:factory'; expected base, or arguments" in err
+    assert err.count("\n") == 1
 
 
 def test_arguments_that_the_space_does_not_have_are_refused():

@@ -32,11 +32,27 @@ def test_the_table_tells_the_first_step_from_the_rest():
     assert table.rows == [["0 %", "9 (9 to 9)", "2.5 (2 to 3)", "50 (50 to 50)", "2"]]
 
 
+def test_optimizers_without_momentum_stand_beside_those_with_it():
+    study = Smoothness()
+    grid = study.grid("tiny") | {"optimizer": ("sgd", "nesterov", "adam"), "momentum": (0.5, 0.9), "seed": (0,)}
+    cells = study.cells(grid | {"sparsity": (0.9,)})
+    found = dict.fromkeys((cell["optimizer"], cell["momentum"]) for cell in cells)
+    assert list(found) == [("sgd", 0.5), ("sgd", 0.9), ("nesterov", 0.5), ("nesterov", 0.9), ("adam", None)]
+    options = {"epochs": 1, "every": 30, "sparsity": 0.9, "seeds": 1, "examples": 50}
+    result = snas.run_study("smoothness", registry="r.db", optimizer="sgd,adam", **options)
+    assert [(point["optimizer"], point["momentum"], point.reason) for point in result.points] == [
+        ("sgd", 0.0, None), ("adam", None, None)
+    ]  # fmt: skip
+    assert len(result.tables) == 2
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"sparsity": 1.0}, "sparsity is 1.0; expected 0 <= sparsity < 1"),
         ({"every": 0}, "every is 0; expected at least 1 step"),
+        ({"optimizer": "nope"}, "optimizer is nope; expected one of sgd, nesterov, adam"),
+        ({"optimizer": "sgd,nope", "momentum": 0.5}, "optimizer is nope; expected one of sgd, nesterov, adam"),
         ({"examples": 9000}, "examples is 9000; digits has 1294 to train on"),
     ],
 )

@@ -186,6 +186,32 @@ def test_bad_grids_are_refused_before_anything_is_measured(given, message):
     assert heard.cells == []
 
 
+@pytest.mark.parametrize(
+    ("study", "given", "message"),
+    [
+        ("smoothness", {"lr": "0.1,-1"}, "lr is -1.0; expected a number above 0"),
+        ("smoothness", {"schedule": "constant,nope"}, "schedule is nope; expected one of cosine, step, constant"),
+        ("random-labels", {"batch_size": "50,0"}, "batch-size is 0; expected an integer of at least 1"),
+        ("sculpting", {"epochs": "1,0"}, "epochs is 0; expected an integer of at least 1"),
+        ("snip-sensitivity", {"optimizer": "adam,nope"}, "optimizer is nope"),
+        ("transfer", {"weight_decay": "0,-1"}, "weight-decay is -1.0; expected >= 0"),
+        ("connections", {"init": "he,nope"}, "nope"),
+        ("sc-sdc", {"lr": "0.1,nan"}, "lr is nan; expected a number above 0"),
+        ("gradient-flow", {"lr": "0.1,0"}, "lr is 0.0; expected a number above 0"),
+    ],
+)
+def test_settings_of_all_trainings_are_checked_before_the_first(study, given, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        snas.run_study(study, registry="r.db", seeds=1, **given)
+    assert not Path("r.db").exists()
+
+
+def test_what_is_no_plain_value_is_no_value_of_a_factor():
+    for value in (["a", ["b"]], {"a": 1}, [{"b": 2}], {"a", "b"}, b"a", [("a",)]):
+        with pytest.raises(InputError, match=r"^factor 't' has a \w+ as a value; expected text or a number$"):
+            adjusted({"t": ("a",)}, {"t": value}, study="sums")
+
+
 def test_infinity_is_no_whole_number():
     with pytest.raises(InputError, match="expected a value of type int"):
         adjusted({"every": (1, 2)}, {"every": float("inf")}, study="sums")
@@ -232,6 +258,37 @@ def test_all_files_are_written(tmp_path):
     again = (folder / "sums-line.svg").read_bytes()
     result.save(folder)
     assert (folder / "sums-line.svg").read_bytes() == again
+
+
+def test_pictures_of_an_earlier_grid_are_removed_and_nothing_else(tmp_path, monkeypatch):
+    def pictures(self, points):
+        return [Picture(f"line-{one['a']}", lambda figure: figure.subplots().plot([1, 2]), (2, 2)) for one in points]
+
+    monkeypatch.setattr(Sums, "pictures", pictures)
+    options = {"registry": "r.db", "output": tmp_path / "deep", "b": 0.5, "seeds": 1}
+    snas.run_study("sums", **options, a=[1, 2])
+    table = tmp_path / "deep" / "sums.json"
+    found = json.loads(table.read_text())
+    assert found["pictures"] == [f"sums-line-{a}.{kind}" for a in (1, 2) for kind in ("png", "svg")]
+    others = {"sums-mine.png", "sums-line-2.txt", "sums-more.svg", "other-line-2.png"}
+    for name in (*others, "../sums-x.png"):
+        (tmp_path / "deep" / name).write_text("mine")
+    found["pictures"] += ["other-line-2.png", "sums-line-2.txt", "../sums-x.png", "sums-/../../sums-x.png", 3, None]
+    table.write_text(json.dumps(found))
+    snas.run_study("sums", **options, a=[2, 3])
+    drawn = {f"sums-line-{a}.{kind}" for a in (2, 3) for kind in ("png", "svg")}
+    texts = {f"sums.{kind}" for kind in ("csv", "json", "md", "html", "tex")}
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == drawn | texts | others
+    assert (tmp_path / "sums-x.png").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"pictures": 3}', '{"pictures": {"sums-mine.png": 1}}', "[" * 100_000])
+def test_a_file_that_is_not_the_studys_removes_no_picture(text, tmp_path):
+    (tmp_path / "sums.json").write_text(text)
+    (tmp_path / "sums-mine.png").write_text("mine")
+    snas.run_study("sums", registry="r.db", output=tmp_path, a=1, seeds=1)
+    assert (tmp_path / "sums-mine.png").read_text() == "mine"
+    assert "sums-line.png" in json.loads((tmp_path / "sums.json").read_text())["pictures"]
 
 
 def test_output_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
@@ -293,6 +350,23 @@ def test_the_command_prints_tables_and_exits_with_its_codes(capsys):
     assert "not one cell could be measured; the first: thirteen" in capsys.readouterr().err
     assert main(["list", "studies"]) == 0
     assert "Adds numbers up" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "flags", "expected"),
+    [
+        ("[factor]\na = 7\nb = 0.5\n", ["--factor", "a=3"], [(3, 0.5)]),
+        ("seeds = 1\n[factor]\na = [7, 8]\n", ["--factor", "b=0.5"], [(7, 0.5), (8, 0.5)]),
+        ("[factor]\na = 7\nb = 0.5\ndataset = 'nowhere'\n", ["--dataset", "digits"], [(7, 0.5)]),
+        ("dataset = 'nowhere'\n[factor]\na = 7\nb = 0.5\n", ["--factor", "dataset=digits"], [(7, 0.5)]),
+    ],
+)
+def test_a_flag_replaces_one_factor_of_a_config_and_leaves_the_others(config, flags, expected, capsys):
+    Path("own.toml").write_text(config)
+    command = ["study", "sums", "--config", "own.toml", "--registry", "r.db", "--format", "json", "-q", *flags]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["cell"]["a"], one["cell"]["b"]) for one in found["points"] if one["cell"]["seed"] == 0] == expected
 
 
 def test_the_recipe_in_the_documents_is_a_study():
