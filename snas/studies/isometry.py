@@ -35,6 +35,8 @@ from snas.studies.isometry_report import (
     jacobian_tables,
     orthogonality_table,
     sparsity_table,
+    throughout,
+    trained,
 )
 from snas.studies.lab import Lab, seed_of
 from snas.training.session import Session
@@ -75,15 +77,16 @@ class Isometry(Study):
         }  # fmt: skip
 
     def cells(self, grid: Grid) -> list[Cell]:
-        """VS-G and LDI at all sparsities; other initial weights at the largest one, after SNIP, without isometry. What
-        is trained are the networks of the largest sparsity, and dense ones; the others are measured alone."""
+        """VS-G and LDI, or what is given alone, at all sparsities; other initial weights at the largest one, after
+        SNIP, without isometry. What is trained are the networks of the largest sparsity, and dense ones; the others
+        are measured alone."""
         _require_possible(grid)
         most = max(grid["sparsity"])
         cells = []
         for cell in combinations(grid):
             if cell["sparsity"] == 0:
                 cell = {**cell, "pruning": None, "isometry": "none"}
-            everywhere = cell["init"] in ("glorot", "orthogonal") or len(grid["init"]) == 1
+            everywhere = throughout(cell["init"], grid["init"])
             plain = cell["sparsity"] == most and cell["pruning"] in (None, "snip") and cell["isometry"] == "none"
             if everywhere or plain:
                 cells.append(cell if cell["sparsity"] in (0, most) else {**cell, "epochs": 0})
@@ -143,7 +146,7 @@ class Isometry(Study):
             own = measured(found, dataset=dataset, space=space)
             title = f"{space} on {dataset}"
             pictures.append(Picture(f"singular-values-{number + 1}", draw_values(title, own), (9.4, 3.8)))
-            if any(point.result.get("losses") for point in own):
+            if trained(own):
                 pictures.append(Picture(f"training-{number + 1}", draw_training(title, own), (7.2, 4.0)))
         return pictures
 
@@ -185,6 +188,13 @@ def _require_possible(grid: Grid) -> None:
             raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")
     if tuple(grid["sparsity"]) == (0,):
         raise InputError("sparsity is 0 alone, and nothing would be pruned; add one above 0")
+    others = [init for init in grid["init"] if not throughout(init, grid["init"])]
+    for name, value in (("pruning", "snip"), ("isometry", "none")):
+        if others and value not in grid[name]:
+            raise InputError(
+                f"{name} has no {value!r}, and among several initial weights {others[0]!r} would be looked at with it "
+                f"alone; add it, or give init {others[0]!r} alone"
+            )
 
 
 def _gain_of(cell: Cell) -> str | None:

@@ -17,6 +17,7 @@ INITS = {"lecun": "VS-L", "glorot": "VS-G", "he": "VS-H", "orthogonal": "LDI", "
 PRUNINGS = {"snip": "CS", "random": "Rand", "magnitude": "Mag"}
 ISOMETRIES = {"none": "", "frobenius": "-AI", "spectral": "-AIS"}
 FEW = 12  # layers whose sparsities a table shows
+THROUGHOUT = ("glorot", "orthogonal")  # initial weights that are looked at at every sparsity, after every pruning
 
 
 def label(cell: Mapping[str, Any]) -> str:
@@ -35,6 +36,26 @@ def label(cell: Mapping[str, Any]) -> str:
 def _weights(init: str) -> str:
     """Initial weights as the source names them."""
     return INITS.get(init, init.replace("normal:", "SG, std ") if init.startswith("normal:") else init)
+
+
+def throughout(init: str, inits: Sequence[str]) -> bool:
+    """Whether networks of these initial weights are looked at at every sparsity, after every pruning: VS-G and LDI,
+    and what is looked at alone."""
+    return init in THROUGHOUT or set(inits) == {init}
+
+
+def trained(points: Sequence[Point]) -> list[Point]:
+    """What a picture of training shows of the points."""
+    inits = values(points, "init")
+    return [point for point in points if point.result.get("losses") and throughout(point["init"], inits)]
+
+
+def _apart(points: Sequence[Point]) -> list[str]:
+    """A note that names the initial weights that are looked at in one way alone, where there are any."""
+    inits = values(points, "init")
+    names = [_weights(init) for init in inits if not throughout(init, inits)]
+    most = max(values(points, "sparsity"))
+    return [f"after SNIP at {100 * most:g} %, without isometry, alone: {'; '.join(names)}"] if names else []
 
 
 def jacobian_tables(title: str, points: Sequence[Point]) -> list[Table]:
@@ -85,7 +106,8 @@ def sparsity_table(title: str, points: Sequence[Point]) -> Table:
             cells.append(_mean([point.result["pruned"]["mean"] for point in group], ".3g"))
         rows.append([name, *cells])
     titles = ["network", *(f"{100 * sparsity:g} %" for sparsity in sparsities)]
-    return Table(f"{title}: mean singular value by sparsity", titles, rows, ["means over examples and seeds"])
+    notes = ["means over examples and seeds", *_apart(points)]
+    return Table(f"{title}: mean singular value by sparsity", titles, rows, notes)
 
 
 def orthogonality_table(points: Sequence[Point]) -> Table:
@@ -118,7 +140,8 @@ def orthogonality_table(points: Sequence[Point]) -> Table:
     ]
     notes = [
         f"at {100 * most:g} %; CS: SNIP, Rand: random, Mag: magnitude; OS: orthogonality score, 0 for orthogonal "
-        "layers; bold: least error; -: no way through the network is left"
+        "layers; bold: least error; -: no way through the network is left",
+        *_apart(points),
     ]
     return Table("Orthogonality and error", titles, rows, notes, {}, frozenset(bold))
 
@@ -185,9 +208,8 @@ def draw_training(title: str, points: Sequence[Point]) -> Any:
 
         axes: Any = figure.subplots()
         found: dict[str, list[Point]] = {}
-        for point in points:
-            if point.result.get("losses") and point["init"] in ("glorot", "orthogonal"):
-                found.setdefault(label(point.cell), []).append(point)
+        for point in trained(points):
+            found.setdefault(label(point.cell), []).append(point)
         for name, own in sorted(found.items()):
             curves = [point.result["losses"] for point in own]
             length = min(map(len, curves))
