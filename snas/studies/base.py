@@ -87,7 +87,8 @@ class Study(ABC):
         shown: factors that its tables and pictures keep apart. Of any other factor but the seed with several values,
             each combination gets tables and pictures of its own (`snas.studies.sections`), so that no mean is over
             settings that differ. None: its tables keep all factors apart.
-        shared: factor -> a value with which a cell belongs to the tables of all values of that factor, as None does.
+        shared: factor -> a value with which a cell belongs to the tables of all values of that factor, as None does. A
+            factor whose None has no place beside its other values is one of `shown`.
     """
 
     shown: tuple[str, ...] | None = None

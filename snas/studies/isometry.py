@@ -34,6 +34,7 @@ from snas.studies.isometry_report import (
     draw_values,
     jacobian_tables,
     orthogonality_table,
+    series,
     sparsity_table,
     throughout,
     trained,
@@ -135,7 +136,9 @@ class Isometry(Study):
         tables = []
         for dataset, space in dict.fromkeys((point["dataset"], point["space"]) for point in found):
             own = measured(found, dataset=dataset, space=space)
-            tables += [*jacobian_tables(f"{space} on {dataset}", own), sparsity_table(f"{space} on {dataset}", own)]
+            tables += jacobian_tables(f"{space} on {dataset}", own)
+            if series(own):
+                tables.append(sparsity_table(f"{space} on {dataset}", own))
         return [*tables, orthogonality_table(found)] if found else []
 
     def pictures(self, points: Sequence[Point]) -> list[Picture]:
@@ -145,7 +148,8 @@ class Isometry(Study):
         for number, (dataset, space) in enumerate(dict.fromkeys((one["dataset"], one["space"]) for one in found)):
             own = measured(found, dataset=dataset, space=space)
             title = f"{space} on {dataset}"
-            pictures.append(Picture(f"singular-values-{number + 1}", draw_values(title, own), (9.4, 3.8)))
+            if series(own):
+                pictures.append(Picture(f"singular-values-{number + 1}", draw_values(title, own), (9.4, 3.8)))
             if trained(own):
                 pictures.append(Picture(f"training-{number + 1}", draw_training(title, own), (7.2, 4.0)))
         return pictures

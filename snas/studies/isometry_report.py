@@ -99,7 +99,7 @@ def sparsity_table(title: str, points: Sequence[Point]) -> Table:
     """Mean singular value of each network at every sparsity, the numbers of figure 4.2a."""
     sparsities = values(points, "sparsity")
     rows = []
-    for name, own in _series(points):
+    for name, own in series(points):
         cells = []
         for sparsity in sparsities:
             group = [one for one in own if one["sparsity"] == sparsity and one.result.get("pruned")]
@@ -146,17 +146,17 @@ def orthogonality_table(points: Sequence[Point]) -> Table:
     return Table("Orthogonality and error", titles, rows, notes, {}, frozenset(bold))
 
 
-def _series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+def series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
     """Networks that were measured at several sparsities: label -> points, the dense one at the beginning of each."""
     found: dict[str, list[Point]] = {}
     for point in points:
         if point["sparsity"] > 0:
             found.setdefault(label(point.cell), []).append(point)
-    series = [
+    named = [
         (name, [one for one in points if one["sparsity"] == 0 and one["init"] == own[0]["init"]] + own)
         for name, own in found.items()
     ]
-    return [(name, own) for name, own in series if len(values(own, "sparsity")) > 1]
+    return [(name, own) for name, own in named if len(values(own, "sparsity")) > 1]
 
 
 def _mean(numbers: Sequence[float | None], form: str) -> str:
@@ -183,14 +183,14 @@ def draw_values(title: str, points: Sequence[Point]) -> Any:
         axes: Any = figure.subplots(1, 3, sharex=True)
         names = {"mean": "mean", "std": "standard deviation", "condition": "condition number"}
         for place, (name, text) in enumerate(names.items()):
-            for series, own in _series(points):
+            for network, own in series(points):
                 shown = [one for one in own if one.result.get("pruned") and one.result["pruned"][name] is not None]
                 sparsities = values(shown, "sparsity")
                 means = [
                     fmean(one.result["pruned"][name] for one in shown if one["sparsity"] == sparsity)
                     for sparsity in sparsities
                 ]
-                axes[place].plot([100 * one for one in sparsities], means, label=series, **_style(own[-1].cell))
+                axes[place].plot([100 * one for one in sparsities], means, label=network, **_style(own[-1].cell))
             plain_axes(axes[place], title=text, x="sparsity %")
             log_axis(axes[place].yaxis)
         handles, labels = axes[0].get_legend_handles_labels()

@@ -154,10 +154,11 @@ def test_the_training_of_what_is_looked_at_throughout_is_drawn(init, lines):
     assert {line.get_label() for line in figure.axes[0].lines} == lines
 
 
-def test_no_picture_is_drawn_of_a_training_without_a_line():
+def test_nothing_without_a_line_or_a_row_is_shown():
     study, points = points_of(init=("lecun", "he"), pruning=("snip",))
     assert any(point.result.get("losses") for point in points)
-    assert [picture.name for picture in study.pictures(points)] == ["singular-values-1"]
+    assert study.pictures(points) == []
+    assert [len(table.rows) for table in study.tables(points)] == [2, 2]
 
 
 def test_initial_weights_that_are_looked_at_in_one_way_alone_are_named_under_the_tables():
