@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from snas.errors import InputError
 from snas.exports.grids import Table
 from snas.pruning.allocations import kept_from_density
-from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, studies
+from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, slug, studies
 from snas.studies.lab import Lab, seed_of
 from snas.studies.metaparameters import Range, read_range, sobol_trials
 from snas.studies.racing import race
@@ -145,8 +145,9 @@ class StepsToResult(Study):
     def pictures(self, points: Sequence[Point]) -> list[Picture]:
         """Curves with their laws and ratios, and all trials, of each workload."""
         pictures = []
-        for number, curves in enumerate(_workloads(points)):
-            name = "" if number == 0 else f"-{number + 1}"
+        workloads = _workloads(points)
+        for curves in workloads:
+            name = f"-{slug(curves[0].title)}" if len(workloads) > 1 else ""
             sizes = len({size for curve in curves for size in curve.sizes})
             if any(curve.known for curve in curves):
                 pictures.append(Picture(f"curves{name}", _drawing(draw_curves, curves), (12.6, 3.9)))
@@ -280,9 +281,10 @@ def _steps_table(curves: Sequence[Curve]) -> Table:
         )
     if lacking:
         of = f"not all {seeds} seeds were" if seeds > 1 else "nothing was"
+        why = ", so that all are of the same seeds" if seeds > 1 else ""
         notes.append(
             f"-: {of} measured, or a network was refused or failed, in {lacking} of {places} places; these are left "
-            "out of ratios and laws, so that all are of the same seeds"
+            f"out of ratios and laws{why}"
         )
     return Table(f"Steps to result: {curves[0].title}", titles, rows, notes)
 

@@ -11,8 +11,8 @@ import snas
 from snas.cli.main import main
 from snas.errors import InputError
 from snas.registry import Registry
-from snas.studies.base import Point, measured, open_study
-from snas.studies.sections import tables_of
+from snas.studies.base import Point, measured, open_study, slug
+from snas.studies.sections import pictures_of, tables_of
 from snas.studies.steps_curves import compare_critical, curves_of
 
 SMALL = {
@@ -290,6 +290,9 @@ def test_networks_without_momentum_are_told_once_beside_several_ranges_of_it():
         f"{named}momentum, goal error 0.5, momentum 0..0.5",
         f"{named}momentum, goal error 0.5, momentum 0..0.9",
     ]
+    pictures = [picture.name for picture in pictures_of(result.study, result.points)]
+    names = [name for name in pictures if name.startswith("trials")]
+    assert names == [f"trials-{slug(title.partition(': ')[2])}" for title in titles]
 
 
 def test_decays_are_apart_and_a_constant_rate_is_told_once():
