@@ -9,6 +9,7 @@ To add a study, write a class, decorate it, and name its module in `studies` bel
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ Scale = Literal["tiny", "small", "paper"]
 SCALES: tuple[str, ...] = get_args(Scale)
 
 LONGEST = 80  # characters of a slug
+DIGITS = 6  # of a hash that tells what was cut apart
 
 # Factor -> value, both plain: text, numbers, True, False, None. A cell names all that its result depends on.
 Cell = Mapping[str, Any]
@@ -85,7 +87,8 @@ class Study(ABC):
         shown: factors that its tables and pictures keep apart. Of any other factor but the seed with several values,
             each combination gets tables and pictures of its own (`snas.studies.sections`), so that no mean is over
             settings that differ. None: its tables keep all factors apart.
-        shared: factor -> a value with which a cell belongs to the tables of all values of that factor, as None does.
+        shared: factor -> a value with which a cell belongs to the tables of all values of that factor, as None does. A
+            factor whose None has no place beside its other values is one of `shown`.
     """
 
     shown: tuple[str, ...] | None = None
@@ -214,14 +217,23 @@ def first_seed(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if point["seed"] == least]
 
 
-def slug(text: str) -> str:
+def slug(text: str, *, whole: str = "") -> str:
     """Text as a part of a file's name.
+
+    Args:
+        text: any.
+        whole: what the text is short for. Where it is, and where the name is cut, a hash of it is at the end.
 
     Example:
         >>> slug("lr 0.1, space mlp:width=8, data /a/b.npz")
         'lr-0.1-space-mlp-width-8-data-a-b.npz'
     """
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:LONGEST]
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
+    whole = whole or text
+    if whole == text and len(plain) <= LONGEST:
+        return plain
+    digest = hashlib.sha256(whole.encode()).hexdigest()
+    return f"{plain[: LONGEST - DIGITS - 1].strip('-.')}-{digest[:DIGITS]}"
 
 
 def values_of(points: Sequence[Point], factor: str) -> list[Any]:

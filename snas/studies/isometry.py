@@ -34,7 +34,10 @@ from snas.studies.isometry_report import (
     draw_values,
     jacobian_tables,
     orthogonality_table,
+    series,
     sparsity_table,
+    throughout,
+    trained,
 )
 from snas.studies.lab import Lab, seed_of
 from snas.training.session import Session
@@ -75,24 +78,29 @@ class Isometry(Study):
         }  # fmt: skip
 
     def cells(self, grid: Grid) -> list[Cell]:
-        """VS-G and LDI at all sparsities; other initial weights at the largest one, after SNIP, without isometry. What
-        is trained are the networks of the largest sparsity, and dense ones; the others are measured alone."""
+        """VS-G and LDI, or what is given alone, at all sparsities; other initial weights at the largest one, after
+        SNIP, without isometry. What is trained are the networks of the largest sparsity, and dense ones; the others
+        are measured alone."""
         _require_possible(grid)
         most = max(grid["sparsity"])
         cells = []
         for cell in combinations(grid):
             if cell["sparsity"] == 0:
                 cell = {**cell, "pruning": None, "isometry": "none"}
-            everywhere = cell["init"] in ("glorot", "orthogonal") or len(grid["init"]) == 1
+            everywhere = throughout(cell["init"], grid["init"])
             plain = cell["sparsity"] == most and cell["pruning"] in (None, "snip") and cell["isometry"] == "none"
             if everywhere or plain:
                 cells.append(cell if cell["sparsity"] in (0, most) else {**cell, "epochs": 0})
         return cells
 
+    def settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The training rule and the initial weights; what is not trained has one epoch."""
+        rule = {name: cell[name] for name in ("lr", "momentum", "batch_size", "init")}
+        return {**rule, "epochs": cell["epochs"] or 1, "kernel": "dense", "weight_decay": 5e-4}
+
     def measure(self, cell: Cell, lab: Lab) -> Result:
         """The Jacobian of the dense and of the pruned network, what is left of each layer, and the training."""
-        rule = {name: cell[name] for name in ("lr", "momentum", "batch_size")} | {"epochs": max(1, cell["epochs"])}
-        bench = lab.bench(cell["space"], cell["dataset"], init=cell["init"], kernel="dense", weight_decay=5e-4, **rule)
+        bench = lab.bench(cell["space"], cell["dataset"], **self.settings(cell))
         total = bench.space.total_weights
         x = lab.sample(bench, cell["examples"]).x
         dense = replace(open_method("dense"), nonlinearity=_gain_of(cell))
@@ -132,7 +140,9 @@ class Isometry(Study):
         tables = []
         for dataset, space in dict.fromkeys((point["dataset"], point["space"]) for point in found):
             own = measured(found, dataset=dataset, space=space)
-            tables += [*jacobian_tables(f"{space} on {dataset}", own), sparsity_table(f"{space} on {dataset}", own)]
+            tables += jacobian_tables(f"{space} on {dataset}", own)
+            if series(own):
+                tables.append(sparsity_table(f"{space} on {dataset}", own))
         return [*tables, orthogonality_table(found)] if found else []
 
     def pictures(self, points: Sequence[Point]) -> list[Picture]:
@@ -142,8 +152,9 @@ class Isometry(Study):
         for number, (dataset, space) in enumerate(dict.fromkeys((one["dataset"], one["space"]) for one in found)):
             own = measured(found, dataset=dataset, space=space)
             title = f"{space} on {dataset}"
-            pictures.append(Picture(f"singular-values-{number + 1}", draw_values(title, own), (9.4, 3.8)))
-            if any(point.result.get("losses") for point in own):
+            if series(own):
+                pictures.append(Picture(f"singular-values-{number + 1}", draw_values(title, own), (9.4, 3.8)))
+            if trained(own):
                 pictures.append(Picture(f"training-{number + 1}", draw_training(title, own), (7.2, 4.0)))
         return pictures
 
@@ -185,6 +196,13 @@ def _require_possible(grid: Grid) -> None:
             raise InputError(f"sparsity is {value}; expected 0 <= sparsity < 1")
     if tuple(grid["sparsity"]) == (0,):
         raise InputError("sparsity is 0 alone, and nothing would be pruned; add one above 0")
+    others = [init for init in grid["init"] if not throughout(init, grid["init"])]
+    for name, value in (("pruning", "snip"), ("isometry", "none")):
+        if others and value not in grid[name]:
+            raise InputError(
+                f"{name} has no {value!r}, and among several initial weights {others[0]!r} would be looked at with it "
+                f"alone; add it, or give init {others[0]!r} alone"
+            )
 
 
 def _gain_of(cell: Cell) -> str | None:

@@ -17,6 +17,7 @@ INITS = {"lecun": "VS-L", "glorot": "VS-G", "he": "VS-H", "orthogonal": "LDI", "
 PRUNINGS = {"snip": "CS", "random": "Rand", "magnitude": "Mag"}
 ISOMETRIES = {"none": "", "frobenius": "-AI", "spectral": "-AIS"}
 FEW = 12  # layers whose sparsities a table shows
+THROUGHOUT = ("glorot", "orthogonal")  # initial weights that are looked at at every sparsity, after every pruning
 
 
 def label(cell: Mapping[str, Any]) -> str:
@@ -35,6 +36,26 @@ def label(cell: Mapping[str, Any]) -> str:
 def _weights(init: str) -> str:
     """Initial weights as the source names them."""
     return INITS.get(init, init.replace("normal:", "SG, std ") if init.startswith("normal:") else init)
+
+
+def throughout(init: str, inits: Sequence[str]) -> bool:
+    """Whether networks of these initial weights are looked at at every sparsity, after every pruning: VS-G and LDI,
+    and what is looked at alone."""
+    return init in THROUGHOUT or set(inits) == {init}
+
+
+def trained(points: Sequence[Point]) -> list[Point]:
+    """What a picture of training shows of the points."""
+    inits = values(points, "init")
+    return [point for point in points if point.result.get("losses") and throughout(point["init"], inits)]
+
+
+def _apart(points: Sequence[Point]) -> list[str]:
+    """A note that names the initial weights that are looked at in one way alone, where there are any."""
+    inits = values(points, "init")
+    names = [_weights(init) for init in inits if not throughout(init, inits)]
+    most = max(values(points, "sparsity"))
+    return [f"after SNIP at {100 * most:g} %, without isometry, alone: {'; '.join(names)}"] if names else []
 
 
 def jacobian_tables(title: str, points: Sequence[Point]) -> list[Table]:
@@ -78,14 +99,15 @@ def sparsity_table(title: str, points: Sequence[Point]) -> Table:
     """Mean singular value of each network at every sparsity, the numbers of figure 4.2a."""
     sparsities = values(points, "sparsity")
     rows = []
-    for name, own in _series(points):
+    for name, own in series(points):
         cells = []
         for sparsity in sparsities:
             group = [one for one in own if one["sparsity"] == sparsity and one.result.get("pruned")]
             cells.append(_mean([point.result["pruned"]["mean"] for point in group], ".3g"))
         rows.append([name, *cells])
     titles = ["network", *(f"{100 * sparsity:g} %" for sparsity in sparsities)]
-    return Table(f"{title}: mean singular value by sparsity", titles, rows, ["means over examples and seeds"])
+    notes = ["means over examples and seeds", *_apart(points)]
+    return Table(f"{title}: mean singular value by sparsity", titles, rows, notes)
 
 
 def orthogonality_table(points: Sequence[Point]) -> Table:
@@ -118,22 +140,23 @@ def orthogonality_table(points: Sequence[Point]) -> Table:
     ]
     notes = [
         f"at {100 * most:g} %; CS: SNIP, Rand: random, Mag: magnitude; OS: orthogonality score, 0 for orthogonal "
-        "layers; bold: least error; -: no way through the network is left"
+        "layers; bold: least error; -: no way through the network is left",
+        *_apart(points),
     ]
     return Table("Orthogonality and error", titles, rows, notes, {}, frozenset(bold))
 
 
-def _series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
+def series(points: Sequence[Point]) -> list[tuple[str, list[Point]]]:
     """Networks that were measured at several sparsities: label -> points, the dense one at the beginning of each."""
     found: dict[str, list[Point]] = {}
     for point in points:
         if point["sparsity"] > 0:
             found.setdefault(label(point.cell), []).append(point)
-    series = [
+    named = [
         (name, [one for one in points if one["sparsity"] == 0 and one["init"] == own[0]["init"]] + own)
         for name, own in found.items()
     ]
-    return [(name, own) for name, own in series if len(values(own, "sparsity")) > 1]
+    return [(name, own) for name, own in named if len(values(own, "sparsity")) > 1]
 
 
 def _mean(numbers: Sequence[float | None], form: str) -> str:
@@ -160,14 +183,14 @@ def draw_values(title: str, points: Sequence[Point]) -> Any:
         axes: Any = figure.subplots(1, 3, sharex=True)
         names = {"mean": "mean", "std": "standard deviation", "condition": "condition number"}
         for place, (name, text) in enumerate(names.items()):
-            for series, own in _series(points):
+            for network, own in series(points):
                 shown = [one for one in own if one.result.get("pruned") and one.result["pruned"][name] is not None]
                 sparsities = values(shown, "sparsity")
                 means = [
                     fmean(one.result["pruned"][name] for one in shown if one["sparsity"] == sparsity)
                     for sparsity in sparsities
                 ]
-                axes[place].plot([100 * one for one in sparsities], means, label=series, **_style(own[-1].cell))
+                axes[place].plot([100 * one for one in sparsities], means, label=network, **_style(own[-1].cell))
             plain_axes(axes[place], title=text, x="sparsity %")
             log_axis(axes[place].yaxis)
         handles, labels = axes[0].get_legend_handles_labels()
@@ -185,9 +208,8 @@ def draw_training(title: str, points: Sequence[Point]) -> Any:
 
         axes: Any = figure.subplots()
         found: dict[str, list[Point]] = {}
-        for point in points:
-            if point.result.get("losses") and point["init"] in ("glorot", "orthogonal"):
-                found.setdefault(label(point.cell), []).append(point)
+        for point in trained(points):
+            found.setdefault(label(point.cell), []).append(point)
         for name, own in sorted(found.items()):
             curves = [point.result["losses"] for point in own]
             length = min(map(len, curves))

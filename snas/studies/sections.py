@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SEED = "seed"  # what means are over
+ACROSS = 12  # characters of a heading in an inch
+LINE = 0.17  # inches that a line of a heading takes
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,16 @@ class Section:
         """
         return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.factors.items())
 
+    @property
+    def brief(self) -> str:
+        """The label with files by their names alone, without their folders.
+
+        Example:
+            >>> Section({"dataset": "/data/of/mine/a.npz:inverted", "lr": 0.1}, ()).brief
+            'dataset a.npz:inverted, lr 0.1'
+        """
+        return re.sub(r"[^\s,:=]*/", "", self.label)
+
 
 def sections_of(study: Study, points: Sequence[Point]) -> list[Section]:
     """Points apart by every factor with several values that the study's own tables do not keep apart.
@@ -59,15 +73,18 @@ def sections_of(study: Study, points: Sequence[Point]) -> list[Section]:
     if not split:
         return [Section({}, tuple(points))]
     own = [tuple(_own(study, point, name) for name in split) for point in points]
-    found = list(dict.fromkeys(own))
-    whole = [key for key in found if not any(key != other and _agree(key, other) for other in found)]
-    return [
-        Section(
-            {name: value for name, value in zip(split, key, strict=True) if value is not None},
-            tuple(point for point, other in zip(points, own, strict=True) if _agree(other, key)),
-        )
-        for key in whole
-    ]
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for place, key in enumerate(own):
+        places.setdefault(key, []).append(place)
+    parts = [key for key in places if None in key]
+    covered = {part for part in parts if any(part != key and _agree(part, key) for key in places)}
+    sections = []
+    for key in places:
+        if key not in covered:
+            shared = [place for part in parts if part != key and _agree(part, key) for place in places[part]]
+            factors = {name: value for name, value in zip(split, key, strict=True) if value is not None}
+            sections.append(Section(factors, tuple(points[place] for place in sorted(places[key] + shared))))
+    return sections
 
 
 def _own(study: Study, point: Point, name: str) -> Any:
@@ -94,23 +111,30 @@ def pictures_of(study: Study, points: Sequence[Point]) -> list[Picture]:
     """The study's pictures of each section, whose settings are in their names and headings."""
     pictures: list[Picture] = []
     taken: set[str] = set()
-    for section in sections_of(study, points):
+    sections = sections_of(study, points)
+    apart = len({section.brief for section in sections}) == len(sections)
+    for section in sections:
         for picture in study.pictures(section.points):
-            name = f"{picture.name}-{slug(section.label)}" if section.label else picture.name
+            name = f"{picture.name}-{slug(section.brief, whole=section.label)}" if section.label else picture.name
             number = 1
             while (f"{name}-{number}" if number > 1 else name) in taken:
                 number += 1
             name = f"{name}-{number}" if number > 1 else name
             taken.add(name)
-            draw = _headed(picture.draw, section.label) if section.label else picture.draw
-            pictures.append(replace(picture, name=name, draw=draw))
+            if section.label:
+                picture = _headed(picture, section.brief if apart else section.label)
+            pictures.append(replace(picture, name=name))
     return pictures
 
 
-def _headed(draw: Callable[[Figure], None], label: str) -> Callable[[Figure], None]:
+def _headed(picture: Picture, label: str) -> Picture:
+    """The picture with a label in its heading, in as many lines as it needs, for which the picture grows."""
+    wide, high = picture.size
+    lines = textwrap.wrap(label, width=max(20, int(ACROSS * wide)))
+
     def drawn(figure: Figure) -> None:
-        draw(figure)
-        heading = "\n".join(text for text in (figure.get_suptitle(), label) if text)
+        picture.draw(figure)
+        heading = "\n".join(text for text in (figure.get_suptitle(), *lines) if text)
         figure.suptitle(heading, x=0.01, ha="left", fontsize=9, parse_math=False)
 
-    return drawn
+    return replace(picture, draw=drawn, size=(wide, high + LINE * (len(lines) - 1)))

@@ -30,6 +30,7 @@ class Curve:
         trials: batch size -> what came of each trial, of all seeds.
         every: steps between looks at the goal.
         cap: where trials were ended at so many times the fewest steps.
+        seeds: that means are over, the same at every batch size.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Curve:
     trials: Mapping[int, Sequence[Trial]]
     every: int
     cap: float | None
+    seeds: frozenset[int]
 
     @property
     def sizes(self) -> list[int]:
@@ -45,22 +47,23 @@ class Curve:
 
     @cached_property
     def known(self) -> dict[int, float]:
-        """Batch size -> fewest steps of any trial; the mean over seeds. Those never reached are left out."""
-        found = {size: self._fewest(trials) for size, trials in self.trials.items()}
-        return {size: found[size] for size in self.sizes if found[size] is not None}  # type: ignore[misc]
+        """Batch size -> fewest steps of any trial; the mean over seeds. Those that a seed never reached, or has no
+        trials of, are left out."""
+        found = {size: self._fewest(size) for size in self.sizes}
+        return {size: steps for size, steps in found.items() if steps is not None}
 
-    @staticmethod
-    def _fewest(trials: Sequence[Trial]) -> float | None:
-        least = [min((one for one in group if one is not None), default=None) for group in _by_seed(trials).values()]
-        reached = [steps for steps in least if steps is not None]
-        if len(reached) < len(least):
+    def _fewest(self, size: int) -> float | None:
+        if self.lacks(size):
+            return None
+        groups = _by_seed(self.trials[size]).values()
+        reached = [min(steps) for group in groups if (steps := [one for one in group if one is not None])]
+        if len(reached) < len(groups):
             return None
         return reached[0] if len(reached) == 1 else fmean(reached)
 
-    @property
-    def seeds(self) -> int:
-        """How many there are, of all batch sizes."""
-        return len({trial["seed"] for trials in self.trials.values() for trial in trials})
+    def lacks(self, size: int) -> bool:
+        """Whether a seed has no trials of a batch size: its network was refused, failed, or has not been measured."""
+        return not self.seeds <= {trial["seed"] for trial in self.trials.get(size, ())}
 
     def best(self, size: int) -> Trial | None:
         """The trial with the fewest steps, where one was complete."""
@@ -95,7 +98,7 @@ class Curve:
         if not found:
             return "-"
         ends = np.quantile(found, [0.05, 0.95])
-        return " to ".join(_bounded_text(float(end), list(self.known)) for end in ends)
+        return " to ".join(bounded_text(float(end), list(self.known)) for end in ends)
 
     @property
     def beyond(self) -> str:
@@ -143,9 +146,10 @@ def compare_critical(one: Curve, other: Curve) -> CriticalComparison | None:
     """Whether the other curve's critical batch size is larger, a round of resampling at a time.
 
     Both laws of a round are of the same draws at the same batch sizes; rounds in which either has too few known steps
-    are left out. None where fewer than `FEWEST` batch sizes are known to both, or no round has both laws.
+    are left out. None where fewer than `FEWEST` batch sizes are known to both, or no round has both laws, or their
+    means are over different seeds.
     """
-    sizes = tuple(size for size in one.known if size in other.known)
+    sizes = tuple(size for size in one.known if size in other.known and one.seeds == other.seeds)
     if len(sizes) < FEWEST:
         return None
     counts = Counter[str]()
@@ -169,7 +173,7 @@ def _by_seed(trials: Sequence[Trial]) -> dict[int, list[float | None]]:
     return found
 
 
-def _bounded_text(critical: float, sizes: Sequence[int]) -> str:
+def bounded_text(critical: float, sizes: Sequence[int]) -> str:
     """A critical batch size; where it is beyond the batch sizes, the outermost one with "<" or ">"."""
     if critical <= min(sizes):
         return f"<{min(sizes):,}"
@@ -177,13 +181,14 @@ def _bounded_text(critical: float, sizes: Sequence[int]) -> str:
 
 
 def curves_of(points: Sequence[Point], *, title: str) -> list[Curve]:
-    """The curves of one workload's points, the least sparse first."""
+    """The curves of one workload's points, the least sparse first. Means of all of them are over the same seeds."""
     curves = []
+    seeds = frozenset(point["seed"] for point in points)
     for sparsity in values_of(points, "sparsity"):
         trials: dict[int, list[Trial]] = {}
         own = [point for point in points if point["sparsity"] == sparsity]
         for point in own:
             told = [{**trial, "seed": point["seed"]} for trial in point.result["trials"]]
             trials.setdefault(point["batch_size"], []).extend(told)
-        curves.append(Curve(title, sparsity, trials, own[0]["every"], own[0]["cap"] or None))
+        curves.append(Curve(title, sparsity, trials, own[0]["every"], own[0]["cap"] or None, seeds))
     return curves

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from snas.errors import InputError
 from snas.exports.grids import Table
 from snas.pruning.allocations import kept_from_density
-from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, studies
+from snas.studies.base import Cell, Grid, Picture, Point, Result, Scale, Study, combinations, measured, slug, studies
 from snas.studies.lab import Lab, seed_of
 from snas.studies.metaparameters import Range, read_range, sobol_trials
 from snas.studies.racing import race
-from snas.studies.steps_curves import Curve, compare_critical, curves_of
+from snas.studies.steps_curves import Curve, bounded_text, compare_critical, curves_of
 from snas.studies.steps_figures import draw_curves, draw_trials
 from snas.training.stepwise import Goal, StepRule, StepSession
 from snas.training.task import network_at_fault
@@ -33,7 +33,14 @@ SOURCE: dict[str, dict[str, str | int]] = {  # data set -> workload of the sourc
 }
 OPTIMIZERS = {"sgd": "sgd", "momentum": "sgd", "nesterov": "nesterov"}
 SCHEDULES = ("constant", "linear")
-WORKLOAD = ("dataset", "space", "optimizer", "schedule", "goal", "every")  # what a curve is of
+SETTING = ("dataset", "space", "optimizer", "schedule", "goal")
+TELLING = {  # of a workload too, but told only where they tell it from another
+    "every": "looked for every {} steps",
+    "momentum": "momentum {}",
+    "decay_factor": "decay factor {}",
+    "decay_steps": "decay steps {}",
+}
+WORKLOAD = (*SETTING, *TELLING)  # what a curve is of. Without momentum there is no range of it: None is one of its own
 
 
 @studies.register("steps-to-result")
@@ -138,8 +145,9 @@ class StepsToResult(Study):
     def pictures(self, points: Sequence[Point]) -> list[Picture]:
         """Curves with their laws and ratios, and all trials, of each workload."""
         pictures = []
-        for number, curves in enumerate(_workloads(points)):
-            name = "" if number == 0 else f"-{number + 1}"
+        workloads = _workloads(points)
+        for curves in workloads:
+            name = f"-{slug(curves[0].title)}" if len(workloads) > 1 else ""
             sizes = len({size for curve in curves for size in curve.sizes})
             if any(curve.known for curve in curves):
                 pictures.append(Picture(f"curves{name}", _drawing(draw_curves, curves), (12.6, 3.9)))
@@ -228,26 +236,23 @@ def _workloads(points: Sequence[Point]) -> list[list[Curve]]:
     """The curves of each workload, one for each sparsity."""
     found = measured(points)
     keys = list(dict.fromkeys(_workload(point) for point in found))
-    likes = [key[:-1] for key in keys]
-    return [
-        curves_of(
-            [point for point in found if _workload(point) == key],
-            title=_title(key, every=likes.count(key[:-1]) > 1),
-        )
-        for key in keys
-    ]
+    return [curves_of([point for point in found if _workload(point) == key], title=_title(key, keys)) for key in keys]
 
 
 def _workload(point: Point) -> tuple[str, ...]:
-    return tuple(str(point[name]) for name in WORKLOAD)
+    return tuple(str(point.cell.get(name)) for name in WORKLOAD)
 
 
-def _title(key: tuple[str, ...], *, every: bool) -> str:
-    """A workload in words, with the steps between looks where these tell it from another."""
-    dataset, space, optimizer, schedule, goal, steps = key
+def _title(key: tuple[str, ...], keys: Sequence[tuple[str, ...]]) -> str:
+    """A workload in words, with what tells it from others of the same setting."""
+    dataset, space, optimizer, schedule, goal = key[: len(SETTING)]
     decay = "" if schedule == "constant" else f", {schedule} decay"
-    looks = f", looked for every {steps} steps" if every else ""
-    return f"{space} on {dataset}, {optimizer}{decay}, goal error {goal}{looks}"
+    told = f"{space} on {dataset}, {optimizer}{decay}, goal error {goal}"
+    likes = [other for other in keys if other[: len(SETTING)] == key[: len(SETTING)]]
+    for place, words in enumerate(TELLING.values(), len(SETTING)):
+        if len({other[place] for other in likes}) > 1:
+            told += f", {words.format(key[place])}"
+    return told
 
 
 def _steps_table(curves: Sequence[Curve]) -> Table:
@@ -256,20 +261,30 @@ def _steps_table(curves: Sequence[Curve]) -> Table:
     titles = ["batch size", *(f"{100 * curve.sparsity:g} %" for curve in curves)]
     titles += [f"{100 * curve.sparsity:g} % / dense" for curve in others]
     rows = []
-    for size in sorted({size for curve in curves for size in curve.sizes}):
+    sizes = sorted({size for curve in curves for size in curve.sizes})
+    for size in sizes:
         row = [f"{size:,}", *(_number(curve.known.get(size)) for curve in curves)]
         for curve in others:
             both = dense is not None and size in curve.known and size in dense.known
             row.append(f"{curve.known[size] / dense.known[size]:.2f}" if both and dense else "-")
         rows.append(row)
-    seeds = max(curve.seeds for curve in curves)
+    seeds = len(curves[0].seeds)
     of = f"means over {seeds} seeds of the fewest steps of any trial" if seeds > 1 else "fewest steps of any trial"
     notes = [f"{of}, looked for every {curves[0].every} steps; sparsity by SNIP before training"]
-    never = sum(1 for curve in curves for size in curve.sizes if size not in curve.known)
+    places = len(sizes) * len(curves)
+    lacking = sum(curve.lacks(size) for curve in curves for size in sizes)
+    never = places - lacking - sum(len(curve.known) for curve in curves)
     if never:
         notes.append(
-            f"-: no trial reached the goal, in {never} of {sum(len(curve.sizes) for curve in curves)} places; "
+            f"-: no trial reached the goal, in {never} of {places} places; "
             "give a larger goal, or more budget, passes or trials"
+        )
+    if lacking:
+        of = f"not all {seeds} seeds were" if seeds > 1 else "nothing was"
+        why = ", so that all are of the same seeds" if seeds > 1 else ""
+        notes.append(
+            f"-: {of} measured, or a network was refused or failed, in {lacking} of {places} places; these are left "
+            f"out of ratios and laws{why}"
         )
     return Table(f"Steps to result: {curves[0].title}", titles, rows, notes)
 
@@ -284,10 +299,11 @@ def _law_table(curves: Sequence[Curve]) -> Table:
             rows.append([f"{100 * curve.sparsity:g} %", *["-"] * 8])
             continue
         row = [f"{100 * curve.sparsity:g} %", f"{law.c:,.0f}", f"{law.t:,.1f}"]
-        row += [f"{curve.beyond}{law.critical:,.0f}", curve.spread]
+        row += [bounded_text(law.critical, list(curve.known)), curve.spread]
         row += [f"{law.plateau:,.0f}", f"{100 * curve.misfit(law):.0f} %"]
         added = curve.sum
-        rows.append([*row, f"{added.critical:,.0f}" if added else "-", f"{100 * curve.misfit(added):.0f} %"])
+        both = bounded_text(added.critical, list(curve.known)) if added else "-"
+        rows.append([*row, both, f"{100 * curve.misfit(added):.0f} %"])
     notes = [
         "Theorem 5.3.1: K = 4 C/B up to 2T, then C (1/T + 1/(B - T)); weighted least squares of log K. Resamples draw "
         "the trials of each batch size and seed anew. Misfit: root mean square of log K. < or >: beyond what was "

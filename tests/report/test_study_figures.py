@@ -35,7 +35,8 @@ def test_a_logarithmic_axis_has_numbers_however_short_it_is(low, high):
     axes = Figure().subplots()
     axes.plot([1, 2], [low, high])
     log_axis(axes.yaxis)
-    assert len(labels(axes.yaxis)) >= 3
+    found = [text for text in labels(axes.yaxis) if text]
+    assert len(found) >= 3
 
 
 def drawn(picture: Picture) -> Figure:

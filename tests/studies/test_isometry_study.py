@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
 import snas
 from snas.diagnostics.jacobian import jacobian_statistics
 from snas.diagnostics.orthogonality import orthogonality_score
 from snas.errors import InputError
-from snas.studies.base import measured, open_study
+from snas.studies.base import Point, measured, open_study
 from snas.studies.isometry_report import label
 from snas.studies.lab import Lab
 from snas.training.task import score_batch
@@ -119,8 +120,52 @@ def test_each_pruning_has_its_own_jacobians_and_rows():
         ({"sparsity": 1}, "sparsity is 1.0; expected 0 <= sparsity < 1"),
         ({"sparsity": 0}, "sparsity is 0 alone"),
         ({"init": "best"}, "init is 'best'; choices"),
+        ({"init": ["glorot", "he"], "pruning": "random"}, "pruning has no 'snip', and among several"),
+        ({"init": ["lecun", "he"], "isometry": "spectral"}, "isometry has no 'none', and among several"),
     ],
 )
 def test_bad_grids_are_refused(given, message):
     with pytest.raises(InputError, match=re.escape(message)):
         snas.run_study("isometry", registry="r.db", **given)
+
+
+def points_of(**factors):
+    """Points of the cells of a grid, with the numbers of each made up."""
+    study = open_study("isometry")
+    values = {"mean": 1.0, "std": 1.0, "condition": 1.0}
+    result = {"dense": values, "pruned": values, "layers": [0.1], "orthogonality": 0.2, "refused": None}
+    found = []
+    for cell in study.cells({**study.grid("tiny"), "seed": (0,), **factors}):
+        curve = {"losses": [2.0, 1.0], "every": 1, "test_accuracy": 0.9} if cell["epochs"] else {}
+        found.append(Point(cell, {**result, **curve}))
+    return study, found
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("init", "lines"),
+    [(("he",), {"VS-H-CS", "VS-H-CS-AI", "VS-H-Dense"}), (("glorot", "he"), {"VS-G-CS", "VS-G-CS-AI", "VS-G-Dense"})],
+)
+def test_the_training_of_what_is_looked_at_throughout_is_drawn(init, lines):
+    study, points = points_of(init=init, pruning=("snip",))
+    picture = next(picture for picture in study.pictures(points) if picture.name == "training-1")
+    figure = Figure(figsize=picture.size, layout="constrained")
+    picture.draw(figure)
+    assert {line.get_label() for line in figure.axes[0].lines} == lines
+
+
+def test_nothing_without_a_line_or_a_row_is_shown():
+    study, points = points_of(init=("lecun", "he"), pruning=("snip",))
+    assert any(point.result.get("losses") for point in points)
+    assert study.pictures(points) == []
+    assert [len(table.rows) for table in study.tables(points)] == [2, 2]
+
+
+def test_initial_weights_that_are_looked_at_in_one_way_alone_are_named_under_the_tables():
+    study, points = points_of(init=("glorot", "he", "normal:1"))
+    *_, by_sparsity, orthogonality = study.tables(points)
+    for table in (by_sparsity, orthogonality):
+        assert table.notes[-1] == "after SNIP at 90 %, without isometry, alone: VS-H; SG, std 1"
+    for inits in (("he",), ("glorot", "orthogonal")):
+        study, points = points_of(init=inits)
+        assert not any("alone" in note for table in study.tables(points) for note in table.notes)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import snas
 from snas.cli.main import main
@@ -134,6 +135,7 @@ def test_other_factors_give_the_tables_of_each_value_as_if_it_were_alone(run):
 def test_factors_that_a_study_lays_out_are_not_mixed(run):
     """Every number of a table of one value is in the table of several."""
     study = run.study
+    tried = 0
     for factor in study.shown:
         if factor not in run.grid or (study.name, factor) in TOGETHER:
             continue
@@ -144,10 +146,13 @@ def test_factors_that_a_study_lays_out_are_not_mixed(run):
             copies = [one for one in copies if one["pruning"]]
         if not copies or factor in ("network", "dense_width", "labels"):  # halves of a pair; all of a comparison
             continue
+        tried += 1
         before = numbers(study.tables(own))
+        assert before
         after = numbers(study.tables(own + copies))
         lost = [text for text in before if text not in after]
         assert not lost, (factor, lost)
+    assert tried
 
 
 def numbers(tables):
@@ -176,9 +181,11 @@ def test_a_value_with_which_every_network_fails_leaves_the_others_as_they_are(ru
     own, copies = twice(run, factor)
     failed = [Point(point.cell, {}, "diverged") for point in copies]
     alone, both = plain(study.tables(own)), plain(tables_of(study, own + failed))
-    assert both[: len(alone)] == alone
+    shared = study.shared.get(factor)
+    rest = [point for point in own if point[factor] in (None, shared)]  # stands in the section of the failed ones too
+    assert both == alone + plain(study.tables(rest + failed))
+    assert not numbers(study.tables(failed))
     assert len(pictures_of(study, own + failed)) >= len(study.pictures(own))
-    assert tables_of(study, failed) == study.tables(failed)
 
 
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
@@ -228,6 +235,71 @@ def test_two_factors_give_their_combinations_in_order_and_none_that_is_empty():
     assert [(label, len(cells)) for label, cells in told(*points)] == [
         ("method snip, lr 0.1", 1), ("method grasp, lr 0.1", 1), ("method snip, lr 0.01", 1),
     ]  # fmt: skip
+
+
+class Agreeing(int):
+    """A value that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        Agreeing.compared += 1
+        return int.__eq__(self, other)
+
+    def __hash__(self):
+        return int(self)
+
+
+def test_settings_are_compared_only_with_those_that_leave_some_open():
+    points = [bar(lr=Agreeing(lr), width=width) for lr in range(200) for width in (1, 2)]
+    assert len(sections_of(Bars(), points)) == 200
+    assert Agreeing.compared < 20 * len(points)
+    # With one that is open, it is compared with each once more, and stands among their points in its place.
+    points.insert(1, bar(lr=None, width=3))
+    sections = sections_of(Bars(), points)
+    assert [point["width"] for point in sections[0].points] == [1, 3, 2]
+    assert [point["width"] for point in sections[-1].points] == [3, 1, 2]
+
+
+def test_long_settings_have_pictures_that_can_be_told_apart_and_keep_their_names():
+    spaces = [f"resnet20:shortcut=padding:width=6:blocks=3:kernel={kernel}" for kernel in (3, 5)]
+    data = "/very/long/path/to/some/data/set/of/mine-with-a-name.npz"
+    points = [
+        bar(dataset=dataset, space=space, lr=lr)
+        for dataset in (data, "digits")
+        for space in spaces
+        for lr in (0.1, 0.01)
+    ]
+    pictures = pictures_of(Bars(), points)
+    names = [picture.name for picture in pictures]
+    assert len(set(names)) == 8
+    assert all(re.fullmatch(r"bars-dataset-[A-Za-z0-9.-]+-[0-9a-f]{6}", name) for name in names[:4])  # cut
+    assert all(len(name) <= len("bars-") + 80 for name in names)
+    # More values in front of these leave each its name.
+    more = [bar(dataset="mnist", space=spaces[0], lr=0.1), *reversed(points)]
+    assert [picture.name for picture in pictures_of(Bars(), more)][:0:-1] == names
+    for picture, section in zip(pictures, sections_of(Bars(), points), strict=True):
+        figure = Figure(figsize=picture.size, layout="constrained")
+        picture.draw(figure)
+        heading = figure.get_suptitle()
+        assert re.sub(r"\s", "", heading) == re.sub(r"\s", "", section.label.replace(data, "mine-with-a-name.npz"))
+        assert max(len(line) for line in heading.splitlines()) <= 24
+        assert picture.size == pytest.approx((2, 2 + 0.17 * heading.count("\n")))
+
+
+def test_files_of_one_name_in_two_folders_are_told_by_their_folders():
+    pictures = pictures_of(Bars(), [bar(dataset="/a/x.npz"), bar(dataset="/b/x.npz")])
+    headings = []
+    for picture in pictures:
+        figure = Figure(figsize=picture.size)
+        picture.draw(figure)
+        headings.append(figure.get_suptitle())
+    assert headings == ["dataset /a/x.npz", "dataset /b/x.npz"]
+    names = [picture.name for picture in pictures]
+    assert names[0] != names[1]
+    # A name is the setting's own, whatever stands beside it.
+    beside = pictures_of(Bars(), [bar(dataset="digits"), bar(dataset="/b/x.npz")])
+    assert beside[1].name == names[1]
 
 
 def test_what_has_no_value_of_its_own_is_in_all_sections():

@@ -11,7 +11,8 @@ import snas
 from snas.cli.main import main
 from snas.errors import InputError
 from snas.registry import Registry
-from snas.studies.base import Point, measured, open_study
+from snas.studies.base import Point, measured, open_study, slug
+from snas.studies.sections import pictures_of, tables_of
 from snas.studies.steps_curves import compare_critical, curves_of
 
 SMALL = {
@@ -227,3 +228,81 @@ def test_batch_sizes_are_given_with_commas():
     with Registry("r.db") as registry:
         found = registry.measurements("steps-to-result").values()
     assert [one.cell["batch_size"] for one in found] == [64, 256]
+
+
+def test_all_means_are_over_the_same_seeds_where_a_network_of_one_failed():
+    """Seed 1 needs 4 times the steps; sparse and dense need the same. One sparse network of seed 1 failed."""
+    points = [
+        steps_point(size, sparsity, [factor * steps], seed)
+        for size, steps in LADDER.items()
+        for seed, factor in enumerate((1, 4))
+        for sparsity in (0.0, 0.9)
+    ]
+    whole = [
+        Point(point.cell, {}, "diverged") if (point["batch_size"], point["sparsity"], point["seed"]) == (16, 0.9, 1)
+        else point
+        for point in points
+    ]  # fmt: skip
+    steps = open_study("steps-to-result").tables(whole)[0]
+    assert [tuple(row) for row in steps.rows[:3]] == [
+        ("4", "2500", "2500", "1.00"), ("16", "625", "-", "-"), ("64", "197.5", "197.5", "1.00"),
+    ]  # fmt: skip
+    assert "not all 2 seeds were measured, or a network was refused or failed, in 1 of 10 places" in steps.notes[1]
+    assert len(steps.notes) == 2
+    dense, thin = curves_of(measured(whole), title="t")
+    assert list(thin.known) == [4, 64, 256, 1024]
+    assert compare_critical(dense, thin).sizes == (4, 64, 256, 1024)
+    low, high = (float(text) for text in thin.spread.split(" to "))
+    assert low == high == pytest.approx(thin.law.critical, abs=0.5)  # one trial each: nothing to draw
+    # A sparsity that a seed has nothing of at all is no mean over fewer.
+    first, second = curves_of([one for one in points if not one["sparsity"] or not one["seed"]], title="t")
+    assert (len(first.known), second.known, second.law) == (5, {}, None)
+    assert compare_critical(first, second) is None
+    alone = curves_of([one for one in points if not one["seed"]], title="t")[1]
+    assert compare_critical(first, alone) is None
+
+
+def test_what_no_seed_has_is_told_apart_from_what_never_arrived():
+    points = [steps_point(4, 0.0, [100]), steps_point(16, 0.0, [None]), steps_point(16, 0.9, [60])]
+    notes = open_study("steps-to-result").tables(points)[0].notes
+    assert "no trial reached the goal, in 1 of 4 places" in notes[1]
+    assert "nothing was measured, or a network was refused or failed, in 1 of 4 places" in notes[2]
+
+
+def test_critical_batch_sizes_beyond_the_data_are_told_as_the_outermost_batch_size():
+    sizes = (4, 16, 64, 256)
+    falling = [steps_point(size, 0.0, [4096 // size]) for size in sizes]
+    flat = [steps_point(size, 0.9, [50]) for size in sizes]
+    law = open_study("steps-to-result").tables(falling + flat)[1]
+    columns = [law.titles.index(title) for title in ("critical batch size 2T", "sum: critical")]
+    assert [[row[column] for column in columns] for row in law.rows] == [[">256", ">256"], ["<4", "<4"]]
+
+
+def test_networks_without_momentum_are_told_once_beside_several_ranges_of_it():
+    result = snas.run_study(
+        "steps-to-result", registry="r.db", trials=1, goal="0.5", sparsity=0.0, every=4,
+        optimizer=["sgd", "momentum"], momentum=["0..0.5", "0..0.9"], factor={"batch_size": "64,256"},
+    )  # fmt: skip
+    titles = [table.title for table in result.tables if table.title.startswith("Steps")]
+    named = "Steps to result: lenet-300-100 on digits, "
+    assert titles == [
+        f"{named}sgd, goal error 0.5",
+        f"{named}momentum, goal error 0.5, momentum 0..0.5",
+        f"{named}momentum, goal error 0.5, momentum 0..0.9",
+    ]
+    pictures = [picture.name for picture in pictures_of(result.study, result.points)]
+    names = [name for name in pictures if name.startswith("trials")]
+    assert names == [f"trials-{slug(title.partition(': ')[2])}" for title in titles]
+
+
+def test_decays_are_apart_and_a_constant_rate_is_told_once():
+    cells = open_study("steps-to-result").cells({
+        **open_study("steps-to-result").grid("tiny"), "schedule": ("constant", "linear"),
+        "decay_factor": ("0.01..0.1", "0.1..0.2"),
+    })  # fmt: skip
+    trial = {"number": 0, "lr": 0.1, "status": "complete", "steps": 10}
+    points = [Point(cell, {"steps": 10, "trials": [trial]}) for cell in {repr(cell): cell for cell in cells}.values()]
+    titles = [table.title for table in tables_of(open_study("steps-to-result"), points) if "Steps" in table.title]
+    assert [title.partition("goal error 0.05")[2] for title in titles] == [
+        "", ", decay factor 0.01..0.1", ", decay factor 0.1..0.2",
+    ]  # fmt: skip
