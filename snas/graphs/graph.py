@@ -213,11 +213,11 @@ def _memory_of(model: nn.Module) -> Hashable:
 def _no_random_numbers() -> Iterator[None]:
     """Raise _Straight if random numbers are drawn from global generators herein, which are put back."""
     before = torch.random.get_rng_state()
-    numpys: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]  # noqa: NPY002
+    numpys: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002
     pythons = random.getstate()
     try:
         yield
-        after: dict[str, Any] = np.random.get_state(legacy=False)  # type: ignore[assignment]  # noqa: NPY002
+        after: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002
         same = after["state"]["pos"] == numpys["state"]["pos"] and after["gauss"] == numpys["gauss"]
         same = same and np.array_equal(after["state"]["key"], numpys["state"]["key"])
         if not same or random.getstate() != pythons or not torch.equal(torch.random.get_rng_state(), before):
