@@ -17,7 +17,8 @@ class Watcher:
     """Looks on while one network is trained. Subclass and override what you need.
 
     It leaves weights, gradients, modes and random streams as they are, so that a training that is watched gives the
-    same as one that is not. It may raise `Enough` to end the training, which then is in the middle of an epoch.
+    same as one that is not (perceptrons that would be trained without autograd: to rounding). It may raise `Enough` to
+    end the training, which then is in the middle of an epoch.
     """
 
     def on_gradients(self, session: Session, index: int, steps: int) -> None:
