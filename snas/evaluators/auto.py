@@ -31,20 +31,27 @@ ROOM = 1 << 30  # bytes that a process is to have
 def choose_evaluator(task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> Evaluator:
     """Processes for small networks on a CPU of several cores; stacked on a GPU, and on a CPU for small networks of
     linear layers where processes cannot be or would be more than cores; else serial. See docs/performance.md."""
-    several = slots != 1 and not task.compile and (slots or 0) <= cores()
-    if several and safe(1) and suits_processes(task):
-        with suppress(SnasError):  # code that cannot be sent, no room for the examples
-            return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
-    if slots != 1 and (task.compile or suits_stack(task)):
-        return StackedEvaluator(task, checkpoints, slots=slots)
-    if slots != 1 and suits_processes(task):
-        with suppress(SnasError):
-            return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
+    if slots != 1:
+        processes = suits_processes(task)
+        first = not task.compile and (slots or 0) <= cores() and safe(1)  # they begin at once, each has a core
+        if processes and first and (found := _processes(task, checkpoints, slots)) is not None:
+            return found
+        if task.compile or suits_stack(task):
+            return StackedEvaluator(task, checkpoints, slots=slots)
+        if processes and not first and (found := _processes(task, checkpoints, slots)) is not None:
+            return found
     if slots is not None and slots > 1:
         log.warning(
             "networks of %s are trained one at a time: neither stacked nor processes suits them", task.space.name
         )
     return SerialEvaluator(task, checkpoints)
+
+
+def _processes(task: Task, checkpoints: Checkpoints, slots: int | None) -> Evaluator | None:
+    """Processes; None where they cannot be: code that cannot be sent, no room for the examples."""
+    with suppress(SnasError):
+        return ProcessesEvaluator(task, checkpoints, slots=slots or min(cores(), MOST_PROCESSES))
+    return None
 
 
 def suits_processes(task: Task) -> bool:

@@ -50,13 +50,11 @@ class _Node:
     """One operation: what it is, whose parameters it has, and which earlier ones it reads (-1: the input).
 
     Attributes:
-        kind: "module", "add" or "function".
-        reads: one or two numbers.
-        path: of the module.
-        function: of one value, for "function".
+        reads: one number, or two that are added.
+        path: of the module, where it is one.
+        function: of one value, where it is one.
     """
 
-    kind: str
     reads: tuple[int, ...]
     path: str = ""
     function: Callable[[Tensor], Tensor] | None = None
@@ -83,15 +81,14 @@ class Graph:
         try:
             with _LOCK, _no_random_numbers():
                 found, key = _trace(model, tuple(input_shape))
-                if _proved.setdefault(key, False) is False:
+                if key not in _proved:
                     _prove(found, model, tuple(input_shape))
-                    _proved[key] = True
+                    _proved[key] = None
+                    if len(_proved) > _REMEMBERED:
+                        _proved.popitem(last=False)
         except Exception as error:  # whatever the network's code raises when it is traced: it is trained as it is
             log.debug("the network is trained by autograd: %s (%s)", one_line(error), type(error).__name__)
             return None
-        finally:
-            while len(_proved) > _REMEMBERED:
-                _proved.popitem(last=False)
         return found
 
     def frame(self, model: nn.Module, batch: int, features: int) -> Frame:
@@ -141,13 +138,13 @@ class Frame:
                 step.backward(step.value.gradient)
 
 
-_proved: OrderedDict[Hashable, bool] = OrderedDict()  # what was traced, and whether its proof succeeded
+_proved: OrderedDict[Hashable, None] = OrderedDict()  # what was traced, the latest last
 _LOCK = Lock()  # tracing changes classes of PyTorch's for a moment
 
 
 def _step(node: _Node, model: nn.Module, reads: Sequence[Value]) -> Step:
     source = reads[0]
-    if node.kind == "add":
+    if len(node.reads) == 2:
         return Sum(source, reads[1])
     if node.function is not None:
         return Rectifier(source) if node.function is torch.relu else ByAutograd(node.function, (), source)
@@ -334,20 +331,20 @@ def _operation(node: fx.Node, reads: list[int]) -> _Node:
     """One operation of a traced network."""
     target = node.target
     if target in _ADDITIONS and len(node.args) == 2 and len(reads) == 2 and not node.kwargs:
-        return _Node("add", tuple(reads))
+        return _Node(tuple(reads))
     if target in _ADDITIONS and len(reads) == 1 and node.args[0] is node.args[1]:
-        return _Node("add", (reads[0], reads[0]))
+        return _Node((reads[0], reads[0]))
     if len(reads) != 1 or len(node.all_input_nodes) != 1 or not node.args or not isinstance(node.args[0], fx.Node):
         raise _Straight(f"it has the operation {target}")
     if node.op == "call_module":
-        return _Node("module", tuple(reads), path=str(target))
+        return _Node(tuple(reads), path=str(target))
     if target in _RECTIFIERS:
-        return _Node("function", tuple(reads), function=torch.relu)
+        return _Node(tuple(reads), function=torch.relu)
     if node.op == "call_function" and callable(target):
-        return _Node("function", tuple(reads), function=partial(_call, target, node.args[1:], dict(node.kwargs)))
+        return _Node(tuple(reads), function=partial(_call, target, node.args[1:], dict(node.kwargs)))
     if node.op == "call_method":
         method = getattr(Tensor, str(target))
-        return _Node("function", tuple(reads), function=partial(_call, method, node.args[1:], dict(node.kwargs)))
+        return _Node(tuple(reads), function=partial(_call, method, node.args[1:], dict(node.kwargs)))
     raise _Straight(f"it has the operation {target}")
 
 
