@@ -43,6 +43,7 @@ class Parked:
 
     def park(self, job: Job, training: Training) -> None:
         """Keep a training that has paused."""
+        training.session.rest()
         size = training.bytes
         self._trainings[job.key] = training, size
         total = sum(size for _, size in self._trainings.values())

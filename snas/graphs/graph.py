@@ -128,6 +128,12 @@ class Frame:
             step.forward()
         return self._result.out
 
+    def measure(self) -> Tensor:
+        """The outputs too; BatchNorm's running statistics become averages over this batch and those since their reset."""
+        for step in self._steps:
+            step.measure()
+        return self._result.out
+
     def backward(self, gradient: Tensor) -> None:
         """Write the parameters' `grad` from the loss's gradient by what `forward` gave, of the same shape."""
         for value in (self._read, *(step.value for step in self._steps)):
@@ -378,4 +384,27 @@ def _prove(graph: Graph, model: nn.Module, input_shape: tuple[int, ...]) -> None
             if other.grad is None or own.grad is None or not close(own.grad, other.grad):
                 raise _Straight("it has other gradients")
     if _memory_of(usual) != before or _memory_of(written) != before:
+        raise _Straight("it remembers something from one batch to the next")
+    _prove_measuring(graph, written, usual, x)
+
+
+@torch.no_grad()
+def _prove_measuring(graph: Graph, written: nn.Module, usual: nn.Module, x: Tensor) -> None:
+    """Raise _Straight unless the steps measure the statistics that the code does where all else is in evaluation mode."""
+    for model in (written, usual):
+        model.eval()
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm1d):
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
+    before = _memory_of(usual)
+    frame = graph.frame(written, len(x), x[0].numel())
+    for batch in (x, 2 * x + 1):
+        frame.inputs.copy_(batch.flatten(1))
+        if not close(frame.measure(), usual(batch)):
+            raise _Straight("it computes something else in evaluation mode")
+    if not all(close(own, other) for own, other in zip(written.buffers(), usual.buffers(), strict=True)):
+        raise _Straight("it measures other statistics")
+    if _memory_of(usual) != before:
         raise _Straight("it remembers something from one batch to the next")

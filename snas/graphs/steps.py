@@ -52,6 +52,10 @@ class Step(ABC):
     def forward(self) -> None:
         """Compute the value."""
 
+    def measure(self) -> None:
+        """Compute the value, and take the batch into the average statistics, where there are any."""
+        self.forward()
+
     @abstractmethod
     def backward(self, gradient: Tensor) -> None:
         """From the gradient by the value, leave those by the parameters in their `grad`, and hand back that by what
@@ -89,12 +93,13 @@ class Product(Step):
 
 
 class Normalization(Step):
-    """`torch.nn.BatchNorm1d`, by the statistics of the batch. Its running averages stay as they are."""
+    """`torch.nn.BatchNorm1d`, by the statistics of the batch. Its running averages change by `measure` alone."""
 
     def __init__(self, module: nn.BatchNorm1d, source: Value) -> None:
         if len(source.out) < 2:
             raise ValueError("BatchNorm cannot normalize a batch of one example; choose another batch-size")
         super().__init__(source)
+        self._module = module
         self._eps = module.eps
         parameters = list(module.parameters())  # weight and bias, or none
         self._weight = parameters[0].detach() if parameters else None
@@ -105,8 +110,16 @@ class Normalization(Step):
 
     def forward(self) -> None:
         """(x - mean) / sqrt(variance + eps), scaled and shifted."""
-        out = self.value.out, self._mean, self._inverse
-        torch.native_batch_norm(self.source.out, self._weight, self._bias, None, None, True, 0.0, self._eps, out=out)
+        self._normalize(None, None, 0.0)
+
+    def measure(self) -> None:
+        """The same; the running averages become plain ones over this batch and those before it."""
+        counted = self._module.num_batches_tracked
+        if counted is None:
+            self.forward()
+            return
+        counted.add_(1)
+        self._normalize(self._module.running_mean, self._module.running_var, 1 / counted.item())
 
     def backward(self, gradient: Tensor) -> None:
         """PyTorch's own kernel."""
@@ -117,6 +130,13 @@ class Normalization(Step):
         for own, of_parameter in zip(self._gradients, found, strict=False):
             own.copy_(of_parameter)
         self.source.add(of_source)
+
+    def _normalize(self, mean: Tensor | None, variance: Tensor | None, share: float) -> None:
+        """PyTorch's own kernel, which gives the batch that share of the averages."""
+        out = self.value.out, self._mean, self._inverse
+        torch.native_batch_norm(
+            self.source.out, self._weight, self._bias, mean, variance, True, share, self._eps, out=out
+        )
 
 
 class LeakyLine(Step):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -57,20 +57,28 @@ def measure_statistics(model: nn.Module, batches: Iterable[Tensor], precision: A
     Training itself is unaffected, it normalizes by batch. [Wu2021] Y. Wu, J. Johnson: Rethinking "Batch" in
     BatchNorm, section 3 (precise BatchNorm).
     """
+    with measuring(model) as norms, precision:
+        if norms:
+            for x in batches:
+                model(laid_out(x))
+
+
+@contextmanager
+def measuring(model: nn.Module) -> Iterator[list[_BatchNorm]]:
+    """A network in evaluation mode whose BatchNorms, which are yielded, forget their statistics and average over the
+    batches that come now."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
-        return
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
         norm.train()
-    with precision:
-        for x in batches:
-            model(laid_out(x))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        yield norms
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def evaluate(model: nn.Module, arrays: Arrays, precision: AbstractContextManager[object]) -> tuple[float, float]:

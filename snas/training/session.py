@@ -124,7 +124,7 @@ class Session:
         self.augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
         self._graph: Graph | None = None  # once it was looked for
         self._looked = False
-        self._flat: Flat | None = None
+        self._writing: WrittenOut | None = None
 
     def train_epoch(self) -> Epoch:
         """Train one epoch, audit the masks, and validate.
@@ -330,9 +330,14 @@ class Session:
             self.masks = self._mover.masks
         self.epoch = epoch
 
+    def rest(self) -> None:
+        """Give back memory that is of use in training alone."""
+        if self._writing is not None:
+            self._writing.rest()
+
     def _written_out(self) -> WrittenOut | None:
-        """What trains an epoch without autograd, where that is possible: float32 or more on a CPU, a mask that stays,
-        nobody who looks on, no layer in compressed form, and a network that has a graph."""
+        """What trains without autograd, where that is possible: float32 or more on a CPU, a mask that stays, nobody who
+        looks on, no layer in compressed form, and a network that has a graph."""
         if self.augments or self._mover or self._watcher or self._kernels.compressed or watched_everywhere():
             return None
         x = self.data.train.x
@@ -342,9 +347,11 @@ class Session:
             self._graph, self._looked = Graph.of(self.model, x.shape[1:]), True
         if self._graph is None or x.dtype != next(self.model.parameters()).dtype:
             return None
-        if self._flat is None or not self._flat.holds():
-            self._flat = Flat(self.model.parameters(), self.optimizer, self.rule.make_optimizer)
-        return WrittenOut(self._graph, self.model, self.rule, self._flat, self._flat.laid_out(self.enforcer.factor_of))
+        if self._writing is None or not self._writing.holds():
+            flat = Flat(self.model.parameters(), self.optimizer, self.rule.make_optimizer)
+            mask = flat.laid_out(self.enforcer.factor_of)
+            self._writing = WrittenOut(self._graph, self.model, self.rule, flat, mask)
+        return self._writing
 
     def _let_move(self, movement: Movement, goal: Goal | None) -> Support:
         """Have the movement move the mask of this training."""
@@ -400,8 +407,11 @@ class Session:
 
     def _calibrate(self, number: int) -> None:
         """Measure BatchNorm's statistics anew, for epoch `number`."""
-        x = self.data.train.x
-        measure_statistics(self.model, (x[batch] for batch in self.calibration_batches(number)), self.precision())
+        x, batches = self.data.train.x, self.calibration_batches(number)
+        if self._writing is not None and self._writing.holds():
+            self._writing.measure_statistics(x, batches)
+        else:
+            measure_statistics(self.model, (x[batch] for batch in batches), self.precision())
 
     @torch.no_grad()
     def _require_finite(self, number: int) -> None:

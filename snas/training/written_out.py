@@ -1,4 +1,4 @@
-"""An epoch of a session whose network has a graph: its steps in place of autograd, its parameters in one row."""
+"""Epochs of a session whose network has a graph: its steps in place of autograd, its parameters in one row."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snas.graphs import Flat, Frame, Graph
+from snas.training.evaluation import measuring
 from snas.training.rule import TrainingRule
 
 MOST_OUTPUTS = 1 << 20  # numbers that wait for their losses to be computed at once
@@ -18,7 +19,7 @@ class WrittenOut:
     """Trains one network by its graph. Results are those of autograd to the order of floating-point operations."""
 
     def __init__(self, graph: Graph, model: nn.Module, rule: TrainingRule, flat: Flat, mask: Tensor | None) -> None:
-        """Make ready for one epoch.
+        """Make ready.
 
         Args:
             graph: of the network's architecture.
@@ -29,6 +30,14 @@ class WrittenOut:
         """
         self._graph, self._model, self._rule, self._flat, self._mask = graph, model, rule, flat, mask
         self._frames: dict[int, Frame] = {}
+
+    def holds(self) -> bool:
+        """Whether all is where it was left, so that training can go on."""
+        return self._flat.holds()
+
+    def rest(self) -> None:
+        """Give back the memory of the steps."""
+        self._frames = {}
 
     @torch.no_grad()
     def train(self, x: Tensor, y: Tensor, batches: Sequence[Tensor], epoch: int) -> tuple[float, float]:
@@ -47,10 +56,7 @@ class WrittenOut:
         tally = _Tally(smoothing)
         for index, batch in enumerate(batches):
             size, labels = len(batch), y.index_select(0, batch)
-            if size not in self._frames:
-                self._frames[size] = self._graph.frame(self._model, size, rows.shape[1])
-            frame = self._frames[size]
-            torch.index_select(rows, 0, batch, out=frame.inputs)
+            frame = self._with_examples(rows, batch)
             logits = frame.forward()
             gradient = torch.softmax(logits, 1)  # minus what cross-entropy with label smoothing wants
             if smoothing:
@@ -65,6 +71,29 @@ class WrittenOut:
         self._flat.hand_back()
         loss, correct = tally.totals()
         return loss / len(y), correct / len(y)
+
+    @torch.no_grad()
+    def measure_statistics(self, x: Tensor, batches: Sequence[Tensor]) -> None:
+        """Measure BatchNorm's statistics anew, as `snas.training.evaluation.measure_statistics`.
+
+        Args:
+            x: training examples.
+            batches: indices of examples.
+        """
+        rows = x.flatten(1)
+        with measuring(self._model) as norms:
+            if norms:
+                for batch in batches:
+                    self._with_examples(rows, batch).measure()
+
+    def _with_examples(self, rows: Tensor, batch: Tensor) -> Frame:
+        """The steps for as many examples, with these as inputs."""
+        size = len(batch)
+        if size not in self._frames:
+            self._frames[size] = self._graph.frame(self._model, size, rows.shape[1])
+        frame = self._frames[size]
+        torch.index_select(rows, 0, batch, out=frame.inputs)
+        return frame
 
 
 class _Tally:
