@@ -39,7 +39,7 @@ log = logging.getLogger("snas")
 
 TRIES = 3  # of a job whose process dies
 PATIENCE = 5.0  # seconds that a process has to end by itself
-TRAIN, PARK = pickle.dumps(("train",)), pickle.dumps(("park",))
+TRAIN = pickle.dumps(("train",))
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
@@ -119,11 +119,12 @@ class Process:
 
 @dataclass(slots=True)
 class _Training:
-    """A job as it would be begun anew, who trains it, and whether that process has it already."""
+    """A job as it would be begun anew, who trains it, and whether that process has it already, and is at work on it."""
 
     job: Job
     place: int
     sent: bool = False
+    begun: bool = False
     deaths: int = 0
 
 
@@ -131,8 +132,9 @@ class _Training:
 class ProcessesEvaluator(Rounds[_Training]):
     """Several candidates at a time, each in a process of its own; on a CPU.
 
-    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. A
-    candidate's results are those of the serial evaluator with as many threads, to the bit. One whose process dies is
+    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. Where a
+    process has trained a job's last epoch while others are still at work, it begins with the candidate that was chosen
+    for the next free slot: who else is free by then makes no difference to it. A candidate's results are those of the serial evaluator with as many threads, to the bit. One whose process dies is
     trained again from its last checkpoint in another one, twice at most.
     """
 
@@ -150,6 +152,7 @@ class ProcessesEvaluator(Rounds[_Training]):
         self._spaces: dict[int, tuple[SearchSpace, int]] = {}  # by identity: the architecture and its number
         self._processes: dict[int, Process] = {}
         self._parked: dict[str, int] = {}
+        self._early: _Training | None = None  # begun before its slot was free
         file, places = write_examples(task.data)
         self._examples = file
         weakref.finalize(self, _end, self._processes, file)
@@ -174,10 +177,14 @@ class ProcessesEvaluator(Rounds[_Training]):
         finally:
             if not dry:  # nobody will file what they find
                 _end(self._processes)
-                self._running, self._parked = [], {}
+                self._running, self._parked, self._early = [], {}, None
 
     def _open(self, job: Job) -> _Training:
-        """Choose a free process: the one that has the job in memory, else one that is there, else a new one."""
+        """Choose a free process: the one that has begun, else the one that has the job in memory, else one that is there,
+        else a new one."""
+        early, self._early = self._early, None
+        if early is not None:  # the first that is opened after it began, for it was the first that waited
+            return early
         busy = {running.training.place for running in self._running}
         parked = self._parked.pop(job.key, None)
         free = [place for place in sorted(self._processes) if place not in busy]
@@ -201,26 +208,38 @@ class ProcessesEvaluator(Rounds[_Training]):
                 running = awaited.pop(end)
                 answer = self._processes[running.training.place].answer()
                 report = self._bury(running.training) if answer is None else self._take(running.training, answer)
-                if report is not None:
-                    reports[running.job.trial] = report
-                else:
+                if report is None:
                     awaited[end if answer else self._begin(running.training)] = running
+                    continue
+                reports[running.job.trial] = report
+                if awaited and (isinstance(report, Failure) or report.epoch >= running.job.until):
+                    self._begin_early(running.training.place)
         return [reports[running.job.trial] for running in self._running]
+
+    def _begin_early(self, place: int) -> None:
+        """Have a process whose job has ended begin with the candidate that waits for a slot, if one does."""
+        if self._early is None and self._waiting and place in self._processes:
+            self._early = _Training(self._waiting[0], place)
+            self._begin(self._early)
+            self._early.begun = True
 
     def _epochs(self, training: _Training) -> int:
         return training.job.start
 
     def _park(self, running: Running[_Training]) -> None:
         place = running.training.place
-        self._processes[place].send(PARK)
+        self._processes[place].send(pickle.dumps(("park", running.job.key)))
         self._parked[running.job.key] = place
 
     def _start(self, place: int) -> None:
         self._processes[place] = Process(self._setup, self._examples, threads=self._threads)
 
     def _begin(self, training: _Training) -> Connection:
-        """Have an epoch trained; returns where the answer will come."""
+        """Have an epoch trained, unless that was begun early; returns where the answer will come."""
         process, job = self._processes[training.place], training.job
+        if training.begun:
+            training.begun = False
+            return process.connection
         messages = []
         if not training.sent:
             training.sent = True
@@ -250,7 +269,7 @@ class ProcessesEvaluator(Rounds[_Training]):
         process = self._processes.pop(training.place)
         reason = process.end()
         self._parked = {key: place for key, place in self._parked.items() if place != training.place}
-        training.sent = False
+        training.sent = training.begun = False
         training.deaths += 1
         job = training.job
         if training.deaths >= TRIES:

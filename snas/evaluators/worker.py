@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -49,9 +49,8 @@ class Worker:
         self._checkpoints = checkpoints
         self._parked = Parked(task, checkpoints, most_bytes=parked_bytes)
         self._spaces: dict[int, SearchSpace] = {}
-        self._job: Job | None = None
-        self._training: Training | None = None
-        self._epochs: Iterator[Epoch] = iter(())
+        self._present: _Taken | None = None
+        self._before: _Taken | None = None
 
     def know(self, number: int, space: SearchSpace) -> None:
         """Learn an architecture, which jobs name by its number."""
@@ -62,34 +61,50 @@ class Worker:
         return number in self._spaces
 
     def take(self, space: int, fields: Mapping[str, Any]) -> None:
-        """Take a job, given by the number of its architecture and its other fields; forget the one before."""
-        self._training, self._epochs = None, iter(())
-        self._job = Job(space=self._spaces[space], **fields)
+        """Take a job, given by the number of its architecture and its other fields. The one before is kept if it may
+        pause yet, else forgotten."""
+        before = self._present
+        pauses = before is not None and before.training is not None and before.job.until < self._task.rule.epochs
+        self._before = before if pauses else None
+        self._present = _Taken(Job(space=self._spaces[space], **fields))
 
     def train(self) -> Answer:
         """Train the job's next epoch that was not reported before, and write its checkpoint."""
-        job = self._job
-        if job is None:
+        present = self._present
+        if present is None:
             raise RuntimeError("no job was taken")
+        job = present.job
         try:
-            if self._training is None:
+            if present.training is None:
                 self._checkpoints.look_again(job.key)
-                self._training = self._parked.open(job)
-                self._epochs = self._training.run(start=job.start, until=job.until)
-            return Answer(self._training.report(next(self._epochs), job.trial))
-        except RefusedError as error:
-            return Answer(Failure(job.trial, Status.REFUSED, str(error)))
-        except FailedError as error:
-            return Answer(Failure(job.trial, Status.FAILED, str(error)))
+                present.training = self._parked.open(job)
+                present.epochs = present.training.run(start=job.start, until=job.until)
+            return Answer(present.training.report(next(present.epochs), job.trial))
         except SnasError as error:
+            present.training = None
+            if isinstance(error, (RefusedError, FailedError)):
+                status = Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED
+                return Answer(Failure(job.trial, status, str(error)))
             return Answer(error=error)
 
-    def park(self) -> None:
-        """The job has paused, and its last epoch is filed."""
-        if self._job is not None and self._training is not None:
-            next(self._epochs, None)  # drops the older checkpoint
-            self._parked.park(self._job, self._training)
-        self._job, self._training, self._epochs = None, None, iter(())
+    def park(self, key: str) -> None:
+        """The job that has this key, the present one or that before, has paused, and its last epoch is filed."""
+        for one in (self._before, self._present):
+            if one is not None and one.job.key == key and one.training is not None:
+                next(one.epochs, None)  # drops the older checkpoint
+                self._parked.park(one.job, one.training)
+        self._before = None
+        if self._present is not None and self._present.job.key == key:
+            self._present = None
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A job, and its training once it has begun."""
+
+    job: Job
+    training: Training | None = None
+    epochs: Iterator[Epoch] = field(default_factory=lambda: iter(()))
 
 
 class Collector(logging.Handler):
@@ -133,7 +148,10 @@ def main(connection: Connection, examples: int) -> None:
         except BaseException as error:
             found = Answer(error=defect(error))
         if isinstance(found, Answer):
-            connection.send(replace(found, logged=collector.collect()))
+            try:
+                connection.send(replace(found, logged=collector.collect()))
+            except OSError:  # nobody listens
+                os._exit(0)
 
 
 def unpack(message: bytes) -> Any:

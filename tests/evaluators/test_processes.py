@@ -46,7 +46,7 @@ LONG += ["--evaluator", "processes", "--slots", "2", "--epochs", "8", "--confirm
 
 
 class Queue:
-    """Hands out jobs in order."""
+    """Hands out jobs in order, and none ahead."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = list(jobs)
@@ -56,6 +56,13 @@ class Queue:
 
     def ahead(self) -> None:
         """Nothing is chosen while others train."""
+
+
+class Ahead(Queue):
+    """Hands out jobs in order, and the next one ahead."""
+
+    def ahead(self) -> Job | None:  # type: ignore[override]
+        return self.next()
 
 
 class Double(processes.Process):
@@ -118,8 +125,8 @@ def in_rungs(task: Task, numbers: Sequence[int]) -> list[Job]:
     return [job(task, number, until=1) for number in numbers] + [job(task, number, start=1) for number in numbers]
 
 
-def run(evaluator: Evaluator, jobs: Sequence[Job]) -> list[list[Report | Failure]]:
-    return [list(reports) for reports in evaluator.run(Queue(jobs))]
+def run(evaluator: Evaluator, jobs: Sequence[Job], feed: type[Queue] = Queue) -> list[list[Report | Failure]]:
+    return [list(reports) for reports in evaluator.run(feed(jobs))]
 
 
 def by_epoch(rounds: Sequence[Sequence[Report | Failure]]) -> dict[tuple[int, int], Report]:
@@ -281,17 +288,76 @@ def test_rounds_are_the_same_every_time_and_a_promotion_goes_to_the_process_that
 def test_the_next_candidate_is_chosen_while_all_slots_are_busy(doubled: Task, tmp_path: Path) -> None:
     events: list[object] = []
 
-    class Ahead(Queue):
-        def ahead(self) -> Job | None:  # type: ignore[override]
+    class Noted(Ahead):
+        def ahead(self) -> Job | None:
             events.append("ahead")
-            return self.next()
+            return super().ahead()
 
     jobs = [job(doubled, number, until=1 + (number == 0)) for number in range(4)]
     evaluator = ProcessesEvaluator(doubled, Checkpoints(tmp_path), slots=2)
-    running = evaluator.run(Ahead(jobs))
+    running = evaluator.run(Noted(jobs))
     while reports := next(running, None):
         events.append([report.trial for report in reports])
     assert events == ["ahead", [0, 1], "ahead", [0, 2], [3]]
+
+
+def test_a_process_begins_with_the_next_candidate_while_others_are_at_work(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    waits = SearchSpace.from_model(partial(Waiting, str(told)), input_shape=(1, 8, 8), name="waits")
+    tells = SearchSpace.from_model(partial(Telling, str(told)), input_shape=(1, 8, 8), name="tells")
+    task = task_of()
+    jobs = [job(task, 0, until=1), job(task, 1, until=2), job(task, 2, until=1)]
+    for number, space in ((1, waits), (2, tells)):
+        jobs[number] = replace(jobs[number], space=space, densities=Densities.from_fractions(space.layers, [0.5]))
+    evaluator = ProcessesEvaluator(task, Checkpoints(tmp_path / "a"), slots=2)
+    rounds = list(evaluator.run(Ahead(jobs)))
+    assert places(rounds) == [[(0, 1), (1, 1)], [(1, 2), (2, 1)]]  # the first round ends by what the second tells
+
+
+class Waiting(nn.Module):
+    """A network whose training waits for a file."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(400 if self.training and len(x) > 4 else 0):  # proofs have fewer examples
+            if Path(self.file).exists():
+                break
+            time.sleep(0.05)
+        else:
+            assert not self.training or len(x) <= 4, "nobody wrote the file"
+        found: torch.Tensor = self.layer(x.flatten(1))
+        return found
+
+
+class Telling(Waiting):
+    """A network whose training writes it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) > 4:
+            Path(self.file).touch()
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("deaths", [0, 1, 3])
+def test_candidates_that_begin_early_give_what_the_serial_evaluator_does(
+    deaths: int, doubled: Task, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [*in_rungs(doubled, [0, 1, 2, 3]), job(doubled, 4)]
+    Double.deadly[2] = deaths  # it begins early
+    rounds = run(ProcessesEvaluator(doubled, Checkpoints(tmp_path / "a"), slots=2), jobs, Ahead)
+    serial = by_epoch(run(SerialEvaluator(doubled, Checkpoints(tmp_path / "b")), jobs))
+    assert Double.started[0].takes[:2] == [0, 2]
+    if deaths == 3:
+        failure = Failure(2, Status.FAILED, "its process was ended by signal 9 (3 tries)")
+        assert [one for reports in rounds for one in reports if isinstance(one, Failure)] == [failure]
+        return
+    assert caplog.text.count("trial-2 goes on from epoch 0") == deaths
+    assert by_epoch(rounds) == serial
+    assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_a_promotion_whose_process_is_busy_goes_elsewhere_from_its_checkpoint(doubled: Task, tmp_path: Path) -> None:
