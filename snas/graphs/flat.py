@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
+from torch.optim.sgd import sgd
+
+_OF_SGD = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize", "foreach", "fused")
 
 
 class Flat:
@@ -71,9 +74,15 @@ class Flat:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Change the parameters by the gradients."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
+        (group,) = self.optimizer.param_groups
+        group["lr"] = learning_rate
+        moment = self.optimizer.state[self._row].get("momentum_buffer")
+        if type(self.optimizer) is not SGD or moment is None:
+            self.optimizer.step()
+            return
+        # What SGD's `step` does after half of its time has gone by.
+        rule = {name: group[name] for name in _OF_SGD}
+        sgd([self._row], [self.gradient], [moment], has_sparse_grad=False, grad_scale=None, found_inf=None, **rule)
 
     def hand_back(self) -> None:
         """Have each parameter's own optimizer know the state as it is now."""
