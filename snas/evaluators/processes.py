@@ -132,10 +132,11 @@ class _Training:
 class ProcessesEvaluator(Rounds[_Training]):
     """Several candidates at a time, each in a process of its own; on a CPU.
 
-    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. Where a
-    process has trained a job's last epoch while others are still at work, it begins with the candidate that was chosen
-    for the next free slot: who else is free by then makes no difference to it. A candidate's results are those of the serial evaluator with as many threads, to the bit. One whose process dies is
-    trained again from its last checkpoint in another one, twice at most.
+    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. A process
+    that has trained its job's last epoch while others are still at work begins with the candidate that was chosen for
+    the next free slot, which is the same whoever else is free by then. A candidate's results are those of the serial
+    evaluator with as many threads, to the bit. One whose process dies is trained again from its last checkpoint in
+    another one, twice at most.
     """
 
     def __init__(self, task: Task, checkpoints: Checkpoints, *, slots: int | None = None) -> None:
@@ -180,8 +181,8 @@ class ProcessesEvaluator(Rounds[_Training]):
                 self._running, self._parked, self._early = [], {}, None
 
     def _open(self, job: Job) -> _Training:
-        """Choose a free process: the one that has begun, else the one that has the job in memory, else one that is there,
-        else a new one."""
+        """Choose a free process: the one that has begun already, else the one that has the job in memory, else one that
+        is there, else a new one."""
         early, self._early = self._early, None
         if early is not None:  # the first that is opened after it began, for it was the first that waited
             return early

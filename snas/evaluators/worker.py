@@ -87,15 +87,17 @@ class Worker:
                 return Answer(Failure(job.trial, status, str(error)))
             return Answer(error=error)
 
-    def park(self, key: str) -> None:
-        """The job that has this key, the present one or that before, has paused, and its last epoch is filed."""
-        for one in (self._before, self._present):
-            if one is not None and one.job.key == key and one.training is not None:
-                next(one.epochs, None)  # drops the older checkpoint
-                self._parked.park(one.job, one.training)
-        self._before = None
-        if self._present is not None and self._present.job.key == key:
+    def park(self, key: str | None = None) -> None:
+        """The job that has this key, which is the present one (as where there is no key) or that before, has paused, and
+        its last epoch is filed."""
+        paused = self._present
+        if paused is not None and key in (None, paused.job.key):
             self._present = None
+        else:
+            paused, self._before = self._before, None
+        if paused is not None and paused.training is not None:
+            next(paused.epochs, None)  # drops the older checkpoint
+            self._parked.park(paused.job, paused.training)
 
 
 @dataclass(slots=True)

@@ -129,7 +129,7 @@ class Frame:
         return self._result.out
 
     def measure(self) -> Tensor:
-        """The outputs too; BatchNorm's running statistics become averages over this batch and those since their reset."""
+        """The outputs; and BatchNorm's running statistics become averages over this batch and those since the reset."""
         for step in self._steps:
             step.measure()
         return self._result.out
@@ -390,7 +390,7 @@ def _prove(graph: Graph, model: nn.Module, input_shape: tuple[int, ...]) -> None
 
 @torch.no_grad()
 def _prove_measuring(graph: Graph, written: nn.Module, usual: nn.Module, x: Tensor) -> None:
-    """Raise _Straight unless the steps measure the statistics that the code does where all else is in evaluation mode."""
+    """Raise _Straight unless the steps measure the statistics that the code does, all else being in evaluation mode."""
     for model in (written, usual):
         model.eval()
         for norm in model.modules():
