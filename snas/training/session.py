@@ -35,6 +35,7 @@ from snas.training.evaluation import (
     split_into_batches,
 )
 from snas.training.rule import TrainingRule
+from snas.training.state import load_state, misfit, state_of
 from snas.training.watcher import Watcher
 from snas.training.written_out import WrittenOut
 
@@ -288,43 +289,21 @@ class Session:
 
     def tensors(self) -> dict[str, Tensor]:
         """All state as named tensors: parameters, buffers, the optimizer's moments, and masks that move."""
-        state = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                if value is not None:
-                    state[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
-        if self._mover:
-            state |= self._mover.tensors()
-        return state
+        return state_of(self.model, self.optimizer) | (self._mover.tensors() if self._mover else {})
 
     def misfit(self, state: dict[str, Tensor]) -> str:
         """Why `load_tensors` could not take these tensors: what of the network's is missing, or has another shape; ""
         where it can."""
         try:
-            given = {name: tuple(value.shape) for name, value in self._kernels.translate(state, self.masks).items()}
+            given = self._kernels.translate(state, self.masks)
         except RuntimeError as error:  # other numbers of weights than the masks have
             return one_line(error)
-        own = {f"model/{name}": tuple(value.shape) for name, value in self.model.state_dict().items()}
-        for name, shape in own.items():
-            if given.get(name) != shape:
-                return f"{name.partition('/')[2]} is {given.get(name, 'missing')}, not {shape}"
-        more = next((name for name in given if name.startswith("model/") and name not in own), None)
-        return "" if more is None else f"{more.partition('/')[2]} is unknown"
+        return misfit(self.model, given)
 
     def load_tensors(self, state: dict[str, Tensor], epoch: int) -> None:
         """Restore what `tensors` returned after `epoch` epochs, with whatever kernels."""
         state = self._kernels.translate(state, self.masks)
-        model = {name.removeprefix("model/"): value for name, value in state.items() if name.startswith("model/")}
-        self.model.load_state_dict(model)
-        for name, parameter in self.model.named_parameters():
-            prefix = f"optimizer/{name}/"
-            for key, value in state.items():
-                if key.startswith(prefix):
-                    fused = self.optimizer.param_groups[0].get("fused")
-                    where = parameter.device if fused else value.device  # of a count of steps
-                    of_weights = value.shape == parameter.shape
-                    like = torch.empty_like(parameter) if of_weights else torch.empty_like(value, device=where)
-                    self.optimizer.state[parameter][key.removeprefix(prefix)] = like.copy_(value)
+        load_state(self.model, self.optimizer, state)
         if self._mover:
             self._mover.load_tensors(state)
             self.masks = self._mover.masks
