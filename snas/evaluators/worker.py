@@ -88,7 +88,7 @@ class Worker:
             return Answer(error=error)
 
     def park(self, key: str | None = None) -> None:
-        """The job that has this key (the present one, as where no key is given, or that before) has paused, and its last
+        """The job that has this key (the present one, as without a key, or that before) has paused, and its last
         epoch is filed."""
         paused = self._present
         if paused is not None and key in (None, paused.job.key):
