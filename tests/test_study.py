@@ -320,6 +320,16 @@ def test_global_random_state_is_left_alone():
     assert before[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
 
 
+def test_threads_are_as_before_afterwards():
+    before = torch.get_num_threads()
+    other = before + 1
+    snas.search(space(), strategy="random", **{**SMALL, "samples": 2}, threads=other)
+    assert torch.get_num_threads() == before
+    with pytest.raises(InputError):
+        snas.prune(space(), method="nonsense", threads=other)
+    assert torch.get_num_threads() == before
+
+
 def test_prune_keeps_the_exact_count_and_resumes():
     with pytest.raises(Stop):
         snas.prune(space(), method="snip", density=0.1, listener=StopAfter(2), epochs=3, final_seeds=2, registry="r.db")

@@ -55,14 +55,14 @@ def set_threads(threads: int | None) -> int:
 
 @contextmanager
 def intraop_threads(number: int) -> Iterator[None]:
-    """Have operations use so many threads inside, and as many as before afterwards."""
+    """Have operations use so many threads inside, and as many as before afterwards, whoever has changed that inside."""
     before = torch.get_num_threads()
     if number != before:
         torch.set_num_threads(number)
     try:
         yield
     finally:
-        if number != before:
+        if torch.get_num_threads() != before:
             torch.set_num_threads(before)
 
 
