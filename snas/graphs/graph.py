@@ -155,9 +155,13 @@ def _traced(model: nn.Module, input_shape: Sequence[int], seen: Look) -> Graph:
     """The graph of a network. Raises NotStraight, or what its code raises."""
     with no_random_numbers():
         copy = double_copy(model)
-        graph = Graph(*trace(copy, input_shape))
-        disturb((*copy.parameters(), *copy.buffers()))
-        _prove(graph, copy, input_shape, sizes=(3, 4), memory=seen.memory)
+        try:
+            graph = Graph(*trace(copy, input_shape))
+            disturb((*copy.parameters(), *copy.buffers()))
+            _prove(graph, copy, input_shape, sizes=(3, 4), memory=seen.memory)
+        finally:  # the tracer's code has it in a cycle: what it is made of goes now
+            copy._modules.clear()
+            copy._parameters.clear()
     return graph
 
 

@@ -46,7 +46,11 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[Node], int
         NotStraight: where the code is no straight line of operations on (batch, features), or uses a layer twice.
         Exception: whatever it raises.
     """
-    code = _Tracer().trace(model)
+    tracer = _Tracer()
+    try:
+        code = tracer.trace(model)
+    finally:
+        vars(tracer).clear()  # it is in a cycle, and would keep the network
     shapes = _Shapes(model, graph=code)
     shapes.run(torch.ones(2, *input_shape, dtype=next(model.parameters()).dtype))
     numbers: dict[fx.Node, int] = {}

@@ -223,7 +223,10 @@ def rescale_by_fan_in(model: nn.Module, masks: Masks) -> None:
     for layer, weight in zip(masks.layers, weights_of(model, masks.layers), strict=True):
         mask = masks[layer.name].to(weight.device)
         present = is_not_zero(weight)
-        dense, kept = units(present), units(present & mask)
+        if bool(present.all()):  # as nearly always
+            dense, kept = torch.tensor(weight[0].numel(), device=weight.device), units(mask)
+        else:
+            dense, kept = units(present), units(present & mask)
         factor = (dense / kept.clamp(min=1)).sqrt().to(weight.dtype)
         weight.mul_(factor.reshape(-1, *[1] * (weight.ndim - 1)))
         zero_masked(weight, mask)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
 import sys
 from collections import OrderedDict
@@ -260,6 +261,21 @@ def test_where_nothing_arrives_a_network_is_not_taken_for_another(monkeypatch):
                 parameter.zero_()
         assert Graph.of(model, (4,)) is not None
         assert len(found) == number
+
+
+@pytest.mark.parametrize("make", [Flagged, NETWORKS["mlp"]])
+def test_copies_that_are_tried_are_freed_without_the_garbage_collector(make, monkeypatch):
+    monkeypatch.setattr(graph_module, "_graphs", OrderedDict())
+    models = [make() for _ in range(3)]
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(found) is nn.PReLU for found in gc.get_objects())
+        for model in models:
+            assert Graph.of(model, (4,) if make is Flagged else (1, 2, 3)) is not None
+        assert sum(type(found) is nn.PReLU for found in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 class Clamping(nn.Module):
