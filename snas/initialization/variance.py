@@ -111,7 +111,7 @@ def initialize(model: nn.Module, *, rule: str, nonlinearity: str, generator: tor
             values = values * isometric_gain(nonlinearity)
         else:
             sample = truncated_normal if "truncated" in parsed.name else _normal
-            values = sample(shape, generator=generator) * _deviation(parsed, fan_in, fan_out, conventional)
+            values = sample(shape, generator=generator).mul_(_deviation(parsed, fan_in, fan_out, conventional))
         weight.copy_(values)
         if bias is not None:
             bias.zero_()
