@@ -11,7 +11,7 @@ from torch import nn
 
 from snas.densities import Densities, Layer
 from snas.errors import DivergedError, InputError, SnasError
-from snas.masks import Enforcer, Masks, audit, best, choose
+from snas.masks import Enforcer, Masks, audit, best, choose, is_not_zero, units, zero_masked
 
 LAYERS = (Layer("conv", (4, 2, 3, 3)), Layer("fc", (3, 16)))
 
@@ -306,3 +306,33 @@ def test_audit_tells_divergence_from_a_broken_mask(value):
 
 def test_audit_passes_a_dense_network():
     audit(make_network(), Masks.dense(LAYERS))
+
+
+NUMBERS = [0.0, -0.0, 1.5, -2.0, float("nan"), float("inf"), -float("inf"), 1e-42]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64])
+def test_what_is_masked_becomes_zero_whatever_it_was(dtype):
+    """Compared bit by bit with `torch.where`: no minus zero is left, and what is kept is the same NaN."""
+    values = torch.tensor(NUMBERS * 2, dtype=dtype).reshape(4, 4).T  # not contiguous
+    mask = (torch.arange(16) < 8).reshape(4, 4).T
+    expected = torch.where(mask, values, torch.zeros((), dtype=dtype))
+    weight = nn.Parameter(values.clone(memory_format=torch.preserve_format))
+    zero_masked(weight, mask)
+    assert [repr(one) for one in weight.flatten().tolist()] == [repr(one) for one in expected.flatten().tolist()]
+    assert weight.requires_grad
+    assert weight.grad_fn is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_numbers_that_are_not_zero(dtype):
+    values = torch.tensor(NUMBERS, dtype=dtype)
+    assert is_not_zero(values).tolist() == (values != 0).tolist()
+    assert is_not_zero(nn.Parameter(values.reshape(2, 4).T)).tolist() == (values.reshape(2, 4).T != 0).tolist()
+
+
+def test_kept_inputs_of_units():
+    mask = torch.rand(5, 4, 3, generator=seeded()) < 0.5
+    assert units(mask).tolist() == [sum(map(sum, unit)) for unit in mask.long().tolist()]
+    assert units(mask.double()).tolist() == units(mask).tolist()
+    assert (2 * units(torch.ones(1, 2**20, dtype=torch.bool))).tolist() == [2**21]

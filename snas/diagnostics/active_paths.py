@@ -14,6 +14,7 @@ from snas.masks import Masks, units, weights_of
 from snas.pruning.paths import NORMALIZATIONS
 from snas.pruning.scores import Batch
 from snas.pruning.synflow import Linearized, flowing_copy
+from snas.pruning.walks import Walks
 from snas.search_spaces.weights import weights_in
 
 # Powers of two, so that scaling by them does not round. Signals and gradients are scaled apart, which lets each count
@@ -24,7 +25,8 @@ _SHRINK = 1000
 def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
     """What leads from input to output in a masked network at its initial weights.
 
-    All are of a copy, in double precision on the CPU, that is linear for positive signals (see
+    Perceptrons of known code are walked through by their graphs (`snas.pruning.walks`), which gives the same numbers to
+    rounding. For others, all are of a copy, in double precision on the CPU, that is linear for positive signals (see
     `snas.pruning.synflow`). It is looked at with three sets of weights: absolute values; ones; and ones divided by the
     kept inputs of their unit, which keeps signals in range at any depth.
 
@@ -64,6 +66,18 @@ def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
         >>> round(10 ** found["paths"]), found["width"], found["effective"]
         (2, 0.75, 0.75)
     """
+    if (walks := Walks.of(model, masks, x.shape[1:])) is not None:
+        shares, weights = walks.used()
+        found = {"synflow": _log10(walks.flow()), "paths": _scaled_back(walks.count(math.ldexp(1.0, -_SHRINK)))}
+    else:
+        found, shares, weights = _by_copy(model, masks, x)
+    found["width"] = sum(shares) / len(shares)
+    found["effective"] = sum(weights) / max(1, masks.kept.kept_weights)
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _by_copy(model: nn.Module, masks: Masks, x: Tensor) -> tuple[dict[str, float], list[float], list[int]]:
+    """Flow and paths; and of each layer, the share of output units and the number of kept weights on a path."""
     flowing = flowing_copy(model, masks.layers, Batch(x[:1], torch.zeros(1), masks=masks))
     ones = torch.ones((1, *x.shape[1:]), dtype=torch.float64)
     layers = dict(zip(masks, weights_of(flowing, masks.layers), strict=True))
@@ -74,9 +88,8 @@ def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
         found["paths"] = _count_paths(flowing, ones)
         _share(weights)
         used = _used(flowing, layers, masks, ones)
-    found["width"] = sum(float(mask.reshape(len(mask), -1).any(1).mean()) for mask in used) / len(used)
-    found["effective"] = sum(int(np.count_nonzero(mask)) for mask in used) / max(1, masks.kept.kept_weights)
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    shares = [float(mask.reshape(len(mask), -1).any(1).mean()) for mask in used]
+    return found, shares, [int(np.count_nonzero(mask)) for mask in used]
 
 
 def _run(flowing: nn.Module, x: Tensor) -> Tensor:
@@ -93,8 +106,12 @@ def _count_paths(flowing: nn.Module, ones: Tensor) -> float:
     if not output.requires_grad:
         return -math.inf
     (gradient,) = torch.autograd.grad(output, x, torch.full_like(output, scale), materialize_grads=True)
-    # Logarithms before the sum: the scale is taken off without leaving the range of a double.
-    return _log10(float(gradient.sum())) + _SHRINK * math.log10(2)
+    return _scaled_back(float(gradient.sum()))
+
+
+def _scaled_back(count: float) -> float:
+    """Log10 of a count that was scaled down; the scale is taken off without leaving the range of a double."""
+    return _log10(count) + _SHRINK * math.log10(2)
 
 
 def _used(flowing: nn.Module, layers: Mapping[str, Tensor], masks: Masks, ones: Tensor) -> list[NDArray[np.bool_]]:
@@ -112,7 +129,7 @@ def _set_to_one(flowing: nn.Module, layers: Mapping[str, Tensor], masks: Masks) 
     known = {id(weight): masks[name] for name, weight in layers.items()}
     weights = {id(own.tensor): own.tensor for module in flowing.modules() for own in weights_in(module)}
     for key, weight in weights.items():
-        weight.copy_(known[key]) if key in known else weight.fill_(1)
+        weight.copy_(known[key].view(torch.uint8)) if key in known else weight.fill_(1)
     return list(weights.values())
 
 
@@ -120,7 +137,7 @@ def _set_to_one(flowing: nn.Module, layers: Mapping[str, Tensor], masks: Masks) 
 def _share(weights: Sequence[Tensor]) -> None:
     """Divide weights that are 1 or 0 by the kept inputs of their unit."""
     for weight in weights:
-        weight /= units(weight).clamp(min=1).reshape(-1, *[1] * (weight.ndim - 1))
+        weight *= (1 / units(weight).clamp(min=1)).reshape(-1, *[1] * (weight.ndim - 1))
 
 
 def _pass_normalizations(flowing: nn.Module) -> None:

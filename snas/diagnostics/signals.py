@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from snas.diagnostics.active_paths import path_signals
 from snas.errors import SnasError, one_line
-from snas.masks import Masks
+from snas.masks import Masks, zero_masked
 from snas.pruning.passes import isolated, total_gradient
 from snas.pruning.scores import Batch
 
@@ -93,8 +93,9 @@ def gradient_signals(model: nn.Module, masks: Masks, batch: Batch, *, generator:
     """
     with isolated(model, masks.layers, batch, generator=generator) as weights:
         gradients = total_gradient(model, weights, batch)
-    pairs = zip(masks.values(), gradients, strict=True)
-    return flow_norms([torch.where(mask.to(gradient.device), gradient, 0.0) for mask, gradient in pairs])
+    for mask, gradient in zip(masks.values(), gradients, strict=True):
+        zero_masked(gradient, mask)
+    return flow_norms(gradients)
 
 
 def flow_norms(gradients: Sequence[Tensor]) -> dict[str, float]:
@@ -104,9 +105,9 @@ def flow_norms(gradients: Sequence[Tensor]) -> dict[str, float]:
         >>> flow_norms([torch.tensor([3.0, -4.0]), torch.tensor([12.0])])
         {'gf1': 19.0, 'gf2': 13.0, 'egf1': 9.5, 'egf2': 8.5}
     """
-    exact = [gradient.cpu().double() for gradient in gradients]
-    ones = [float(gradient.abs().sum()) for gradient in exact]
-    twos = [float(gradient.square().sum().sqrt()) for gradient in exact]
+    exact = [gradient.to("cpu", torch.float64, copy=True) for gradient in gradients]
+    ones = [float(gradient.abs_().sum()) for gradient in exact]
+    twos = [float(gradient.square_().sum().sqrt()) for gradient in exact]
     return {
         "gf1": sum(ones),
         "gf2": math.hypot(*twos),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from snas.errors import InputError
 from snas.initialization import InitialRule, parse_rule
 from snas.initialization.mean_field import fixed_point
-from snas.masks import Masks, units, weights_of
+from snas.masks import Masks, is_not_zero, units, weights_of, zero_masked
 from snas.search_spaces.weights import LSTMS, weights_in
 
 # 1 / sqrt(E[f(z)^2]) for z standard normal: what f takes from the signal's root mean square, given back by the weights.
@@ -111,7 +111,7 @@ def initialize(model: nn.Module, *, rule: str, nonlinearity: str, generator: tor
             values = values * isometric_gain(nonlinearity)
         else:
             sample = truncated_normal if "truncated" in parsed.name else _normal
-            values = sample(shape, generator=generator) * _deviation(parsed, fan_in, fan_out, conventional)
+            values = sample(shape, generator=generator).mul_(_deviation(parsed, fan_in, fan_out, conventional))
         weight.copy_(values)
         if bias is not None:
             bias.zero_()
@@ -222,10 +222,14 @@ def rescale_by_fan_in(model: nn.Module, masks: Masks) -> None:
     """
     for layer, weight in zip(masks.layers, weights_of(model, masks.layers), strict=True):
         mask = masks[layer.name].to(weight.device)
-        present = weight != 0
-        dense, kept = units(present), units(present & mask)
+        present = is_not_zero(weight)
+        if bool(present.all()):  # as nearly always
+            dense, kept = torch.tensor(weight[0].numel(), device=weight.device), units(mask)
+        else:
+            dense, kept = units(present), units(present & mask)
         factor = (dense / kept.clamp(min=1)).sqrt().to(weight.dtype)
-        weight.mul_(factor.reshape(-1, *[1] * (weight.ndim - 1))).masked_fill_(~mask, 0.0)
+        weight.mul_(factor.reshape(-1, *[1] * (weight.ndim - 1)))
+        zero_masked(weight, mask)
 
 
 def _weighted(model: nn.Module) -> Iterator[tuple[Tensor, Tensor | None, int]]:

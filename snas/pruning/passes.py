@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from snas.densities import Layer
-from snas.masks import weights_of
+from snas.masks import weights_of, zero_masked
 from snas.pruning.scores import Batch
 from snas.seeds import seeded
 
@@ -196,7 +196,7 @@ def _masked(weights: Sequence[nn.Parameter], layers: Sequence[Layer], batch: Bat
     saved = [weight.data.clone() for weight in weights]
     try:
         for layer, weight in zip(layers, weights, strict=True):
-            weight.data.masked_fill_(~batch.masks[layer.name].to(weight.device), 0.0)
+            zero_masked(weight.data, batch.masks[layer.name])
         yield
     finally:
         for weight, values in zip(weights, saved, strict=True):

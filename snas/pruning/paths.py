@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 from weakref import proxy
 
@@ -15,7 +14,9 @@ from torch import Tensor, nn
 from snas.densities import Densities
 from snas.errors import RefusedError, one_line
 from snas.masks import Masks, units, weights_of
-from snas.pruning.copies import double_copy
+from snas.pruning.copies import evaluation_copy
+from snas.pruning.positive import positive
+from snas.pruning.walks import Walks
 from snas.search_spaces.weights import GRUS, LSTMS, PRUNABLE, weights_in
 
 log = logging.getLogger("snas")
@@ -58,19 +59,22 @@ def refuse_empty(densities: Densities) -> None:
 def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> bool:
     """Whether the output depends on the input through kept weights.
 
-    A copy of the network gets positive weights where the masks keep one, no biases (but small ones in LSTMs and GRUs),
-    and averages for normalizations; a small positive input then makes every signal positive, nothing cancels, and the
-    output's gradient with respect to the input is zero exactly where no path leads. A gate that the input reaches is a
-    path, for it scales what the bias gives. Weights are divided by the number of kept inputs of their unit, which keeps
-    signals in range at any depth, and differ at random, so that an output that is normalized (log-softmax) still
-    depends on them. The answer is true also where the copy cannot be made or run.
+    Perceptrons of known code are walked through by their graphs (`snas.pruning.walks`). Of others, a copy gets positive
+    weights where the masks keep one, no biases (but small ones in LSTMs and GRUs), and averages for normalizations; a
+    small positive input then makes every signal positive, nothing cancels, and the output's gradient with respect to
+    the input is zero exactly where no path leads. A gate that the input reaches is a path, for it scales what the bias
+    gives. Weights are divided by the number of kept inputs of their unit, which keeps signals in range at any depth,
+    and differ at random, so that an output that is normalized (log-softmax) still depends on them. The answer is true
+    also where the copy cannot be made or run.
     """
     try:
+        if (walks := Walks.of(model, masks, input_shape)) is not None:
+            return walks.lead()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             probe = _probe(model, masks)
             x = torch.full((1, *input_shape), INPUT, dtype=torch.float64, requires_grad=True)
             output: Tensor = probe(x)
-            direction = _positive(output.shape, 0)
+            direction = positive(output.shape, 0)
             if not output.requires_grad:
                 return False
             (gradient,) = torch.autograd.grad((output * direction).sum(), x, allow_unused=True)
@@ -82,7 +86,7 @@ def has_path(model: nn.Module, masks: Masks, *, input_shape: Sequence[int]) -> b
 
 def _probe(model: nn.Module, masks: Masks) -> nn.Module:
     """The copy, in evaluation mode and double precision, on the CPU."""
-    probe = double_copy(model).eval()
+    probe = evaluation_copy(model)
     masked = list(zip(masks, weights_of(probe, masks.layers), strict=True))
     weights: dict[int, Tensor] = {id(weight): weight for _, weight in masked}
     known = {id(weight): masks[name] for name, weight in masked}
@@ -98,28 +102,13 @@ def _probe(model: nn.Module, masks: Masks) -> nn.Module:
                 if own.bias is not None:
                     own.bias.fill_(GATE_BIAS if isinstance(module, (*LSTMS, *GRUS)) else 0.0)
         for place, (key, weight) in enumerate(weights.items(), 1):
-            values = _positive(weight.shape, place)
+            values = positive(weight.shape, place)
             if key not in known:
                 torch.div(values, weight[0].numel(), out=weight)
             else:
                 kept = units(known[key]).clamp(min=1).reshape(-1, *[1] * (weight.ndim - 1))
-                torch.mul(values, known[key], out=weight).div_(kept)
+                weight.copy_(known[key].view(torch.uint8)).mul_(values).mul_(1 / kept.double())
     return probe
-
-
-@cache
-def _numbers() -> Tensor:
-    """Numbers in [0.5, 1.5), so many that it is a prime: rows of weights have other lengths."""
-    return torch.rand(262139, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
-
-
-def _positive(shape: Sequence[int], place: int) -> Tensor:
-    """Different positive numbers, which ones tells `place`: any do, and drawing more would cost more than all else."""
-    numbers, wanted = _numbers(), math.prod(shape)
-    if wanted > len(numbers):
-        numbers = numbers.repeat(-(-wanted // len(numbers)) + 1)
-    start = 1009 * place % (len(numbers) - wanted + 1)
-    return numbers[start : start + wanted].reshape(tuple(shape))
 
 
 def _average(module: Any, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -82,7 +83,8 @@ def prepare(
         from snas.layers.dct import add_offsets
 
         add_offsets(model, space.layers)
-    model = model.to(device)
+    if any(tensor.device != torch.device(device) for tensor in chain(model.parameters(), model.buffers())):
+        model = model.to(device)
     goal = make_goal(space, method, target)
     goal.require_reachable()
     masks = _choose(method, goal, model, batch, seed, lr=space.learning_rate)

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from snas.densities import Layer
 from snas.errors import RefusedError
-from snas.masks import weights_of
-from snas.pruning.copies import double_copy
+from snas.masks import weights_of, zero_masked
+from snas.pruning.copies import evaluation_copy
 from snas.pruning.scores import Batch, scores
 
 # Activations that are not linear for positive signals, as torch names its functions.
@@ -94,7 +94,7 @@ def synflow(
 def flowing_copy(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> nn.Module:
     """A copy that is linear for positive signals inside `Linearized`: double precision on the CPU, evaluation mode,
     absolute weights, no biases, and modules that pass signals on."""
-    flowing = double_copy(model).eval()
+    flowing = evaluation_copy(model)
     with torch.no_grad():
         for name, parameter in flowing.named_parameters():
             parameter.requires_grad_(False)
@@ -104,7 +104,7 @@ def flowing_copy(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> nn.
         for layer, weight in zip(layers, weights_of(flowing, layers), strict=True):
             weight.requires_grad_(True)
             if batch.masks is not None:
-                weight.masked_fill_(~batch.masks[layer.name], 0.0)
+                zero_masked(weight, batch.masks[layer.name])
     for module in flowing.modules():
         for kinds, passing in SURROGATES:
             if isinstance(module, kinds):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
+import sys
 from collections import OrderedDict
 from threading import Event, Thread
 
@@ -176,14 +178,133 @@ def test_lists_and_functions_of_networks_count():
         check(nn.Sequential(Varied(order, function), nn.Linear(4, 2)))
 
 
-def test_networks_of_one_architecture_share_a_proof(monkeypatch):
-    proofs = []
-    prove = graph_module._prove
-    monkeypatch.setattr(graph_module, "_prove", lambda *given: proofs.append(prove(*given)))
-    monkeypatch.setattr(graph_module, "_proved", OrderedDict())
+def traces(monkeypatch) -> list[int]:
+    """A list that is longer by one for every network that is traced, from now on and with nothing remembered."""
+    found: list[int] = []
+    trace = graph_module.trace
+    monkeypatch.setattr(graph_module, "trace", lambda *given: (found.append(len(found)), trace(*given))[1])
+    monkeypatch.setattr(graph_module, "_graphs", OrderedDict())
+    return found
+
+
+def test_networks_of_one_architecture_are_traced_once(monkeypatch):
+    found = traces(monkeypatch)
     for model in (Skipping(True), Skipping(True), Skipping(False), Varied([0, 1], torch.relu), Skipping(False)):
         assert Graph.of(model, (4,)) is not None
-    assert len(proofs) == 3
+    assert len(found) == 3
+    for _ in range(3):
+        assert Graph.of(NETWORKS["mlp"](), (1, 2, 3)) is not None
+    assert len(found) == 4
+
+
+FLAGS = {"detached": False, "doubled": False, "looking": False}
+
+
+class Flagged(nn.Module):
+    """One of two networks, by what is elsewhere, and not seen from the network or the names in its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.slope = nn.Linear(4, 4), nn.Linear(4, 2), nn.PReLU()
+
+    def forward(self, x):
+        y = self.slope(self.one(x))
+        if FLAGS["looking"] and x.sum() > 0:
+            y = 2 * y
+        return self.two(y.detach() if FLAGS["detached"] else y * 2 if FLAGS["doubled"] else y)
+
+
+def test_one_whose_values_differ_by_what_is_elsewhere_is_traced_again(monkeypatch):
+    found = traces(monkeypatch)
+    for doubled, count in ((False, 1), (False, 1), (True, 2), (True, 2), (False, 3)):
+        monkeypatch.setitem(FLAGS, "doubled", doubled)
+        check(Flagged())
+        assert len(found) == count
+
+
+def test_one_whose_gradients_alone_differ_by_what_is_elsewhere_is_told_apart(monkeypatch):
+    check(Flagged())
+    monkeypatch.setitem(FLAGS, "detached", True)  # the same outputs, and no gradient of the first layer
+    assert Graph.of(Flagged(), (4,)) is None
+    monkeypatch.setitem(FLAGS, "detached", False)
+    check(Flagged())
+
+
+LOOKING = False
+
+
+class Named(nn.Module):
+    """Looks at its inputs' values only if a number that its code names says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return -self.linear(x) if LOOKING and x[0, 0] > 100 else self.linear(x)
+
+
+def test_numbers_that_the_code_names_are_seen(monkeypatch):
+    assert Graph.of(Named(), (4,)) is not None
+    monkeypatch.setattr(sys.modules[__name__], "LOOKING", True)  # and no batch that it is tried with shows it
+    assert Graph.of(Named(), (4,)) is None
+
+
+def test_where_nothing_arrives_a_network_is_not_taken_for_another(monkeypatch):
+    """All its weights are zero: what stands between its layers makes no difference, now."""
+    found = traces(monkeypatch)
+    for number, doubled in enumerate((False, True), 1):
+        monkeypatch.setitem(FLAGS, "doubled", doubled)
+        model = Flagged()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        assert Graph.of(model, (4,)) is not None
+        assert len(found) == number
+
+
+@pytest.mark.parametrize("make", [Flagged, NETWORKS["mlp"]])
+def test_copies_that_are_tried_are_freed_without_the_garbage_collector(make, monkeypatch):
+    monkeypatch.setattr(graph_module, "_graphs", OrderedDict())
+    models = [make() for _ in range(3)]
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(found) is nn.PReLU for found in gc.get_objects())
+        for model in models:
+            assert Graph.of(model, (4,) if make is Flagged else (1, 2, 3)) is not None
+        assert sum(type(found) is nn.PReLU for found in gc.get_objects()) == before
+    finally:
+        gc.enable()
+
+
+class Clamping(nn.Module):
+    """Changes its own weights where they are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        self.linear.weight.data.clamp_(-0.01, 0.01)
+        return self.linear(x)
+
+
+def test_trying_a_network_leaves_it_and_random_numbers_alone():
+    model = Flagged()
+    assert Graph.of(Flagged(), (4,)) is not None
+    before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+    model.one.weight.grad = given = torch.ones(4, 4)
+    assert Graph.of(model, (4,)) is not None
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.one.weight.grad is given
+    assert torch.equal(given, torch.ones(4, 4))
+    assert model.two.weight.grad is None
+    clamping = Clamping()
+    weight = clamping.linear.weight.detach().clone()
+    assert Graph.of(clamping, (4,)) is None
+    assert torch.equal(clamping.linear.weight, weight)
 
 
 def test_networks_of_other_threads_work_while_one_is_traced():
