@@ -15,12 +15,12 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
+from snas.copies import double_copy, quick_copy
 from snas.errors import one_line
 from snas.graphs.looks import DrawsNumbers, Look, NotStraight, look, memory_of, no_random_numbers
 from snas.graphs.proofs import agree, batch_of, disturb
 from snas.graphs.steps import ByAutograd, LeakyLine, Normalization, Product, Rectifier, Step, Sum, Value, gradient_of
 from snas.graphs.tracing import Node, trace
-from snas.pruning.copies import double_copy, quick_copy
 
 log = logging.getLogger("snas")
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snas.pruning.positive import positive
+from snas.positive import positive
 
 TOLERANCE = 1e-9  # relative, in double precision
 _TOLERANCES = {torch.float64: TOLERANCE, torch.float32: 1e-5}

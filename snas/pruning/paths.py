@@ -11,11 +11,11 @@ from weakref import proxy
 import torch
 from torch import Tensor, nn
 
+from snas.copies import evaluation_copy
 from snas.densities import Densities
 from snas.errors import RefusedError, one_line
 from snas.masks import Masks, units, weights_of
-from snas.pruning.copies import evaluation_copy
-from snas.pruning.positive import positive
+from snas.positive import positive
 from snas.pruning.walks import Walks
 from snas.search_spaces.weights import GRUS, LSTMS, PRUNABLE, weights_in
 

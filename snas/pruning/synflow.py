@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from snas.copies import evaluation_copy
 from snas.densities import Layer
 from snas.errors import RefusedError
 from snas.masks import weights_of, zero_masked
-from snas.pruning.copies import evaluation_copy
 from snas.pruning.scores import Batch, scores
 
 # Activations that are not linear for positive signals, as torch names its functions.

@@ -440,6 +440,18 @@ class Scalar(nn.Module):
         return x * self.slope
 
 
+class Quieter(nn.Module):
+    """Other code in evaluation mode, in which BatchNorm's statistics are measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.b(self.norm(x if self.training else x / 2))
+
+
 def hooked() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 2))
     model[0].register_forward_hook(lambda module, inputs, output: output * 2)
@@ -461,7 +473,7 @@ def tied() -> nn.Module:
 @pytest.mark.parametrize(
     "make",
     [
-        Counting, Twice, Branching, Noisy, Borrowing, Holding, Late, Depth, Numpy, hooked, frozen, tied,
+        Counting, Twice, Branching, Noisy, Borrowing, Holding, Late, Depth, Numpy, Quieter, hooked, frozen, tied,
         lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.3)),
         lambda: nn.Sequential(nn.Linear(4, 2), Leaf()),
         lambda: nn.Sequential(nn.Linear(4, 2), Scalar()),

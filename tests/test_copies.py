@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from snas.copies import double_copy
 from snas.densities import Layer
 from snas.layers.dct import add_offsets
 from snas.masks import Masks
-from snas.pruning.copies import double_copy
 from snas.pruning.paths import has_path
 from snas.pruning.scores import Batch, scores
 
