@@ -80,7 +80,7 @@ class Flat:
         if type(self.optimizer) is not SGD or moment is None:
             self.optimizer.step()
             return
-        # What SGD's `step` does after half of its time has gone by.
+        # The same as SGD's `step`, half of whose time goes into looking up what stays as it is.
         rule = {name: group[name] for name in _OF_SGD}
         sgd([self._row], [self.gradient], [moment], has_sparse_grad=False, grad_scale=None, found_inf=None, **rule)
 
