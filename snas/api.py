@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from snas.checks import require_integer
-from snas.commands import bench_of, make_settings, require_known, settings_of
+from snas.commands import bench_of, make_settings, own_threads, require_known, settings_of
 from snas.errors import InputError
 from snas.exports import Group
 from snas.listener import Listener
@@ -28,26 +27,8 @@ if TYPE_CHECKING:
     from snas.search_spaces.base import SearchSpace
     from snas.strategies.base import Strategy
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-
-def _with_its_own_threads(command: Callable[P, T]) -> Callable[P, T]:
-    """The command, after which PyTorch has as many threads as before it."""
-
-    @wraps(command)
-    def run(*arguments: P.args, **named: P.kwargs) -> T:
-        import torch
-
-        from snas.training.devices import intraop_threads
-
-        with intraop_threads(torch.get_num_threads()):
-            return command(*arguments, **named)
-
-    return run
-
-
-@_with_its_own_threads
+@own_threads
 def search(
     space: str | SearchSpace = "resnet32",
     *,
@@ -143,7 +124,7 @@ def search(
         )
 
 
-@_with_its_own_threads
+@own_threads
 def prune(
     space: str | SearchSpace = "resnet32",
     *,
@@ -207,7 +188,7 @@ def prune(
         return require_trained(make_result(registry, entry, bench))
 
 
-@_with_its_own_threads
+@own_threads
 def train(
     row: int,
     *,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from snas.errors import InputError
 from snas.listener import Listener
@@ -13,6 +14,24 @@ from snas.settings import Settings
 
 if TYPE_CHECKING:
     from snas.bench import Bench
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def own_threads(command: Callable[P, T]) -> Callable[P, T]:
+    """The command, after which PyTorch has as many threads as before it."""
+
+    @wraps(command)
+    def run(*arguments: P.args, **named: P.kwargs) -> T:
+        import torch
+
+        from snas.training.devices import intraop_threads
+
+        with intraop_threads(torch.get_num_threads()):
+            return command(*arguments, **named)
+
+    return run
 
 
 def make_settings(kind: type[Any], given: Mapping[str, Any], **named: Any) -> Any:

@@ -299,7 +299,7 @@ def zero_masked(values: Tensor, mask: Tensor) -> None:
     mask = mask.to(values.device)
     whole = _WHOLE.get(values.element_size())
     with torch.no_grad():
-        if values.device.type != "cpu" or whole is None or values.is_complex():
+        if values.device.type != "cpu" or whole is None or values.is_complex() or values.is_neg():
             values.masked_fill_(~mask, 0.0)
         else:
             values.detach().view(whole).bitwise_and_(mask.to(whole).neg_())

@@ -12,7 +12,7 @@ from snas.baselines import describe_baseline, read_row, rule_of, target_of
 from snas.bench import Bench
 from snas.budget import Budget
 from snas.carry_over import carry_over
-from snas.commands import bench_of, make_settings, require_known, settings_of
+from snas.commands import bench_of, make_settings, own_threads, require_known, settings_of
 from snas.compare import Comparison
 from snas.densities import Densities
 from snas.errors import InputError
@@ -71,6 +71,7 @@ class TransferResult:
         }
 
 
+@own_threads
 def transfer(
     row: int,
     *,

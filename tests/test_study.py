@@ -325,7 +325,15 @@ def test_threads_are_as_before_afterwards():
     other = before + 1
     snas.search(space(), strategy="random", **{**SMALL, "samples": 2}, threads=other)
     assert torch.get_num_threads() == before
-    with pytest.raises(InputError):
+    row = snas.prune(space(), method="snip", density=0.1, epochs=1, final_seeds=1, threads=other).row.id
+    assert torch.get_num_threads() == before
+    snas.train(row, space=space(), final_seeds=2, threads=other)
+    assert torch.get_num_threads() == before
+    snas.sweep(space(), methods="snip", densities="0.1", epochs=1, seeds=1, threads=other)
+    assert torch.get_num_threads() == before
+    snas.transfer(row, space=space(), final_seeds=1, threads=other)
+    assert torch.get_num_threads() == before
+    with pytest.raises(InputError, match="unknown method"):
         snas.prune(space(), method="nonsense", threads=other)
     assert torch.get_num_threads() == before
 

@@ -44,7 +44,11 @@ THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 class Process:
-    """A process that trains candidates (see `worker.py`), and what it has been told."""
+    """A process that trains candidates (see `worker.py`), and what it has been told.
+
+    Attributes:
+        spaces: numbers of the architectures that it knows.
+    """
 
     def __init__(self, setup: bytes, examples: IO[bytes], *, threads: int) -> None:
         """Start it.
@@ -66,7 +70,7 @@ class Process:
             else:
                 self._process = _started(descriptors, threads)
         self._first: bytes | None = setup
-        self._spaces: set[int] = set()
+        self.spaces: set[int] = set()
         self._begun = False
 
     def send(self, *messages: bytes) -> None:
@@ -75,12 +79,6 @@ class Process:
         with suppress(OSError):
             for message in (*([first] if first else []), *messages):
                 self.connection.send_bytes(message)
-
-    def lacks(self, space: int) -> bool:
-        """Whether it has not been told of an architecture; it is now."""
-        lacks = space not in self._spaces
-        self._spaces.add(space)
-        return lacks
 
     def answer(self) -> Answer | None:
         """Its answer; None where it has died."""
@@ -219,10 +217,13 @@ class ProcessesEvaluator(Rounds[_Training]):
 
     def _begin_early(self, place: int) -> None:
         """Have a process whose job has ended begin with the candidate that waits for a slot, if one does."""
-        if self._early is None and self._waiting and place in self._processes:
-            self._early = _Training(self._waiting[0], place)
-            self._begin(self._early)
-            self._early.begun = True
+        if self._early is not None or not self._waiting or place not in self._processes:
+            return
+        early = _Training(self._waiting[0], place)
+        with suppress(SnasError):  # code that cannot be sent; that is said when what has been found is filed
+            self._begin(early)
+            early.begun = True
+            self._early = early
 
     def _epochs(self, training: _Training) -> int:
         return training.job.start
@@ -243,12 +244,13 @@ class ProcessesEvaluator(Rounds[_Training]):
             return process.connection
         messages = []
         if not training.sent:
-            training.sent = True
             _, number = self._spaces.setdefault(id(job.space), (job.space, len(self._spaces)))
-            if process.lacks(number):
+            if number not in process.spaces:
                 messages.append(pack(("know", number, job.space), job.space.name))
+                process.spaces.add(number)
             rest = {field.name: getattr(job, field.name) for field in fields(job) if field.name != "space"}
             messages.append(pickle.dumps(("take", number, rest)))
+            training.sent = True
         process.send(*messages, TRAIN)
         return process.connection
 

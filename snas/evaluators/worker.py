@@ -95,6 +95,8 @@ class Worker:
             self._present = None
         else:
             paused, self._before = self._before, None
+            if paused is not None and paused.job.key != key:
+                raise RuntimeError(f"{key} is to pause, but {paused.job.key} was trained")
         if paused is not None and paused.training is not None:
             next(paused.epochs, None)  # drops the older checkpoint
             self._parked.park(paused.job, paused.training)

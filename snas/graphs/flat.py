@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -59,6 +60,16 @@ class Flat:
             elif any(not torch.equal(torch.as_tensor(state.get(key)), torch.as_tensor(value)) for state in states):
                 return False
         return all(value is not None and value.data_ptr() == view.data_ptr() for value, view in pairs)
+
+    def give_back(self) -> None:
+        """Drop the row of gradients; the parameters have none then, and this is of no more use."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def are(self, parameters: Iterable[nn.Parameter]) -> bool:
+        """Whether these are its parameters."""
+        given = list(parameters)
+        return len(given) == len(self._parameters) and all(map(operator.is_, given, self._parameters))
 
     def laid_out(self, of_parameter: Callable[[nn.Parameter], Tensor | None]) -> Tensor | None:
         """A row with something of each parameter's shape, ones where there is nothing; None where there is none."""

@@ -11,11 +11,12 @@ import logging
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snas.copies import double_copy, quick_copy
+from snas.copies import double_copy
 from snas.errors import one_line
 from snas.graphs.looks import DrawsNumbers, Look, NotStraight, look, memory_of, no_random_numbers
 from snas.graphs.proofs import agree, batch_of, disturb
@@ -33,12 +34,15 @@ class Graph:
     Attributes:
         nodes: one after the other.
         result: which of them has the outputs.
+        measures: whether they are what the network computes in evaluation mode too, but for BatchNorm, so that they can
+            measure its statistics. Of other people's code nobody knows: it was traced in training.
     """
 
-    def __init__(self, nodes: Sequence[Node], result: int) -> None:
+    def __init__(self, nodes: Sequence[Node], result: int, *, measures: bool) -> None:
         """Use `Graph.of`."""
         self.nodes = tuple(nodes)
         self.result = result
+        self.measures = measures
 
     @classmethod
     def of(cls, model: nn.Module, input_shape: Sequence[int], *, known: bool = False) -> Graph | None:
@@ -48,9 +52,8 @@ class Graph:
         numbers, of linear layers up to `LARGEST` weights and layers without memory of their own, each used once; and
         where on random numbers, in double precision, the steps give the outputs and gradients that autograd gives.
 
-        That is found out for every network. One that looks like an earlier one has the graph of that: where all of its
-        code is PyTorch's and ours this is certain, and otherwise tried, with numbers, on a copy. Where it is not what
-        the network computes, that is traced like the first.
+        Every network is traced, and each code proved once. Where all code is PyTorch's and ours, which depends on
+        nothing but what can be seen of the network, those that look alike have the same graph.
 
         Args:
             model: the network, in training mode.
@@ -117,44 +120,29 @@ class Frame:
                 step.backward(step.value.gradient)
 
 
-# By what can be seen of networks, the latest last; None for known code that has no graph.
-_graphs: OrderedDict[Hashable, Graph | None] = OrderedDict()
+_known: OrderedDict[Hashable, Graph | None] = OrderedDict()  # by how networks look, the latest last
+_proved: OrderedDict[Hashable, None] = OrderedDict()  # looks and traced code, the latest last
 _LOCK = Lock()  # tracing changes classes of PyTorch's for a moment
 
 
 def _find(model: nn.Module, input_shape: Sequence[int], seen: Look) -> Graph | None:
-    """The graph of a network, remembered. Raises NotStraight, or what its code raises, where it has none."""
+    """The graph of a network. Raises NotStraight, or what its code raises, where it has none; of known code, None where
+    that was found out before."""
     with _LOCK:
-        if seen.known and seen.all in _graphs:
-            return _graphs[seen.all]
+        if seen.known and seen.all in _known:
+            _known.move_to_end(seen.all)
+            return _known[seen.all]
         try:
-            found = _tried(model, input_shape, seen) or _traced(model, input_shape, seen)
-        except (DrawsNumbers, MemoryError):
+            found = _traced(model, input_shape, seen)
+        except DrawsNumbers:  # perhaps it was somebody else
             raise
-        except Exception:
+        except NotStraight:
             if seen.known:
-                _remember(seen, None)
+                _remember(_known, seen.all, None)
             raise
-        _remember(seen, found)
+        if seen.known:
+            _remember(_known, seen.all, found)
         return found
-
-
-def _tried(model: nn.Module, input_shape: Sequence[int], seen: Look) -> Graph | None:
-    """The graph of the last network that looked like this one, where it is this one's too."""
-    if (graph := _graphs.get(seen.all)) is None:
-        return None
-    try:
-        with no_random_numbers():
-            copy = quick_copy(model)
-            # Its weights are as good as others. What often begins as 0 or 1 is not.
-            disturb(parameter for parameter in copy.parameters() if parameter.ndim < 2)
-            _prove(graph, copy, input_shape, sizes=(4,), memory=seen.memory)
-            if 0 in torch._foreach_norm([gradient_of(parameter) for parameter in copy.parameters()]):
-                raise NotStraight("where nothing arrives networks are alike")
-    except Exception as error:  # it is traced, and its fault found again there if it has one
-        log.debug("the network is not what others are that look like it: %s", one_line(error))
-        return None
-    return graph
 
 
 def _traced(model: nn.Module, input_shape: Sequence[int], seen: Look) -> Graph:
@@ -162,36 +150,37 @@ def _traced(model: nn.Module, input_shape: Sequence[int], seen: Look) -> Graph:
     with no_random_numbers():
         copy = double_copy(model)
         try:
-            graph = Graph(*trace(copy, input_shape))
-            disturb((*copy.parameters(), *copy.buffers()))
-            _prove(graph, copy, input_shape, sizes=(3, 4), memory=seen.memory)
+            nodes, result, code = trace(copy, input_shape)
+            graph = Graph(nodes, result, measures=seen.known)
+            if (seen.all, code) not in _proved:
+                disturb((*copy.parameters(), *copy.buffers()))
+                _prove(graph, copy, input_shape, memory=seen.memory)
+                _remember(_proved, (seen.all, code), None)
+            _proved.move_to_end((seen.all, code))
         finally:  # the tracer's code has it in a cycle: what it is made of goes now
             copy._modules.clear()
             copy._parameters.clear()
     return graph
 
 
-def _remember(seen: Look, graph: Graph | None) -> None:
-    _graphs[seen.all] = graph
-    _graphs.move_to_end(seen.all)
-    if len(_graphs) > _REMEMBERED:
-        _graphs.popitem(last=False)
+def _remember(known: OrderedDict[Hashable, Any], key: Hashable, value: Graph | None) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)
 
 
-def _prove(
-    graph: Graph, copy: nn.Module, input_shape: Sequence[int], *, sizes: Sequence[int], memory: Hashable
-) -> None:
+def _prove(graph: Graph, copy: nn.Module, input_shape: Sequence[int], *, memory: Hashable) -> None:
     """Raise NotStraight unless the steps compute what the network's code and autograd compute, for random batches.
 
     Args:
         graph: the steps.
-        copy: of the network; its parameters have gradients afterwards.
+        copy: of the network, in double precision; its parameters have gradients afterwards.
         input_shape: of one example.
-        sizes: of the batches.
         memory: what the network remembers; not to be changed by its code.
     """
     parameters = list(copy.parameters())
-    for place, size in enumerate(sizes):
+    for place, size in enumerate((3, 4)):
         x = batch_of((size, *input_shape), place).to(parameters[0])
         for parameter in parameters:
             parameter.grad = torch.full_like(parameter, torch.nan)
@@ -211,7 +200,8 @@ def _prove(
             raise NotStraight("it has other gradients, or none")
     if memory_of(copy) != memory:
         raise NotStraight("it remembers something from one batch to the next")
-    _prove_measuring(graph, copy, [batch_of((size, *input_shape), size).to(parameters[0]) for size in (4, 3)])
+    if graph.measures:
+        _prove_measuring(graph, copy, [batch_of((size, *input_shape), size).to(parameters[0]) for size in (4, 3)])
 
 
 @torch.no_grad()

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module as module_base
+from torch.optim import optimizer as optimizer_base
 
-from snas.graphs.proofs import OF_MODULES
+from snas.copies import OF_MODULES
 
 LARGEST = 1 << 19  # weights of a layer: beyond, its product takes nearly all of a step
 _PLAIN = (int, float, bool, str, bytes, NoneType, torch.dtype, torch.device)  # attributes that count by their value
@@ -32,10 +33,9 @@ class DrawsNumbers(NotStraight):
 
 
 def watched_everywhere() -> bool:
-    """Whether somebody has hooks on all modules of the process."""
-    return any(
-        value for name, value in vars(module_base).items() if name.startswith("_global_") and name.endswith("_hooks")
-    )
+    """Whether somebody has hooks on all modules, or all optimizers, of the process."""
+    known = (*vars(module_base).items(), *vars(optimizer_base).items())
+    return any(value for name, value in known if name.startswith("_global_") and name.endswith("_hooks"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class Look:
 def look(model: nn.Module, input_shape: Sequence[int]) -> Look | None:
     """All that can be seen of a network for these inputs; None where it is seen that it cannot be written out.
 
-    Networks that look alike have modules of the same types and with the same attributes under the same names,
-    parameters of the same shapes, and the same code; names of that code that stand for numbers and words stand for the
-    same ones. What they compute may still differ, by what other people's code finds elsewhere.
+    Networks that look alike have modules of the same types and with the same attributes under the same names, and
+    parameters of the same shapes. What they compute may still differ, by what other people's code finds elsewhere. One
+    that has a module or a parameter under two names cannot be written out.
 
     Raises:
         NotStraight: for a module with an attribute of which nobody knows what it does.
@@ -67,7 +67,10 @@ def look(model: nn.Module, input_shape: Sequence[int]) -> Look | None:
     linears, kinds, memory = 0, [], []
     seen: set[int] = set()
     dtypes: set[torch.dtype] = set()
-    for path, module in model.named_modules():
+    for path, module in model.named_modules(remove_duplicate=False):
+        if id(module) in seen:
+            return None
+        seen.add(id(module))
         kind, state = type(module), vars(module)
         own = _own(module, path)
         if module.training is not True or any(state.get(name) for name in _HOOKS):
@@ -88,7 +91,7 @@ def look(model: nn.Module, input_shape: Sequence[int]) -> Look | None:
             seen.add(id(parameter))
             dtypes.add(parameter.dtype)
             shapes.append((name, tuple(parameter.shape)))
-        kinds.append((kind, _code_of(kind), tuple(shapes)))
+        kinds.append((kind, kind.forward, tuple(shapes), tuple(module._modules)))
         memory.append((path, own))
     if not linears or len(dtypes) != 1:
         return None
@@ -138,18 +141,6 @@ def _is_usual(parameter: nn.Parameter) -> bool:
         and not parameter._backward_hooks
         and not parameter._post_accumulate_grad_hooks
     )
-
-
-def _code_of(kind: type[nn.Module]) -> Hashable:
-    """The code of a class of modules, and the numbers and words that its names stand for, outside and in the class."""
-    forward = kind.forward
-    if not isinstance(forward, FunctionType):
-        return None
-    if kind.__module__.startswith(_KNOWN):
-        return forward
-    outside = forward.__globals__
-    values = [outside[name] if name in outside else getattr(kind, name, None) for name in forward.__code__.co_names]
-    return forward, tuple((type(value), value) for value in values if isinstance(value, _PLAIN))
 
 
 def _own(module: nn.Module, path: str) -> tuple[tuple[str, Hashable], ...]:

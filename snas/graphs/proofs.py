@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from snas.copies import OF_MODULES
 from snas.positive import positive
 
 TOLERANCE = 1e-9  # relative, in double precision
-_TOLERANCES = {torch.float64: TOLERANCE, torch.float32: 1e-5}
-OF_MODULES = frozenset(vars(nn.Module()))
 
 
 def disturbed(model: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -44,7 +43,7 @@ def own_attributes(module: nn.Module) -> dict[str, object]:
     return {name: value for name, value in vars(module).items() if name not in OF_MODULES}
 
 
-def memory_of(model: nn.Module) -> dict[str, int]:
+def identities_in(model: nn.Module) -> dict[str, int]:
     """Identities of what modules keep in attributes of their own."""
     return {
         f"{path}.{name}": id(value)
@@ -61,8 +60,8 @@ def close(a: Tensor, b: Tensor) -> bool:
 
 
 def agree(found: Sequence[Tensor], expected: Sequence[Tensor | None]) -> bool:
-    """Whether tensors of one type are equal to rounding, each beside its own size, or that of the largest where this is
-    below 1.
+    """Whether tensors are equal to rounding in double precision, each beside its own size, or that of the largest where
+    this is below 1.
 
     Example:
         >>> one, small = torch.ones(1).double(), torch.full((1,), 1e-12).double()
@@ -75,5 +74,5 @@ def agree(found: Sequence[Tensor], expected: Sequence[Tensor | None]) -> bool:
     with torch.no_grad():
         sizes = torch.stack(torch._foreach_norm(wanted)).numpy()
         differences = torch.stack(torch._foreach_norm(torch._foreach_sub(list(found), wanted))).numpy()
-    allowed = _TOLERANCES[found[0].dtype] * np.maximum(sizes, min(sizes.max(), 1.0))
+    allowed = TOLERANCE * np.maximum(sizes, min(sizes.max(), 1.0))
     return bool(((differences <= allowed) & np.isfinite(sizes)).all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import get_ident
@@ -35,12 +35,15 @@ class Node:
     function: Callable[[Tensor], Tensor] | None = None
 
 
-def trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[Node], int]:
-    """Write the network's operations down, and which of them is the result.
+def trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[Node], int, Hashable]:
+    """Write the network's operations down.
 
     Args:
         model: a copy in training mode, for its code is run, and may leave something in it.
         input_shape: of one example.
+
+    Returns:
+        The operations, which of them is the result, and the code that was traced, to be compared with that of others.
 
     Raises:
         NotStraight: where the code is no straight line of operations on (batch, features), or uses a layer twice.
@@ -87,7 +90,11 @@ def trace(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[Node], int
     owners = {path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))}
     if result is None or result < 0 or len(set(used)) != len(used) or not owners <= set(used):
         raise NotStraight("a layer is used twice, or its parameters are used elsewhere, or it computes nothing")
-    return nodes, result
+    written = tuple(
+        (node.op, str(node.target) if node.op == "call_module" else node.target, repr((node.args, node.kwargs)))
+        for node in code.nodes
+    )
+    return nodes, result, written
 
 
 def _operation(node: fx.Node, reads: list[int]) -> Node:

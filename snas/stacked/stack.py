@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from snas.errors import SnasError, one_line
-from snas.graphs.proofs import close, disturbed, memory_of
+from snas.graphs.proofs import close, disturbed, identities_in
 from snas.kernels.sparse_linear import Pattern, available
 from snas.seeds import seeded
 from snas.stacked.twins import TWINS, BatchNormTwin, Blocks, LinearTwin, Twin
@@ -263,9 +263,9 @@ class Stack:
             with torch.no_grad():
                 evaluated = self(x)
             for slot, network in enumerate(alone):
-                before = memory_of(network.train())
+                before = identities_in(network.train())
                 out = network(x[:, slot])
-                if memory_of(network) != before:
+                if identities_in(network) != before:
                     raise Unstackable("its layers remember something from one batch to the next")
                 out.square().sum().backward()
                 gradients = zip(

@@ -9,7 +9,7 @@ from typing import Any
 
 from snas.baselines import read_densities
 from snas.checks import listed
-from snas.commands import bench_of, make_settings
+from snas.commands import bench_of, make_settings, own_threads
 from snas.data.base import Dataset
 from snas.errors import InputError
 from snas.listener import Listener
@@ -22,6 +22,7 @@ from snas.sweeps.run import announce, train_places
 from snas.sweeps.workers import require_names, train_in_workers, with_threads
 
 
+@own_threads
 def sweep(
     space: str | SearchSpace = "resnet32",
     *,

@@ -312,7 +312,8 @@ class Session:
     def rest(self) -> None:
         """Give back memory that is of use in training alone."""
         if self._writing is not None:
-            self._writing.rest()
+            self._writing.end()
+            self._writing = None
 
     def _written_out(self) -> WrittenOut | None:
         """What trains without autograd, where that is possible: float32 or more on a CPU, a mask that stays, nobody who
@@ -387,8 +388,9 @@ class Session:
     def _calibrate(self, number: int) -> None:
         """Measure BatchNorm's statistics anew, for epoch `number`."""
         x, batches = self.data.train.x, self.calibration_batches(number)
-        if self._writing is not None and self._writing.holds():
-            self._writing.measure_statistics(x, batches)
+        writing = self._writing
+        if writing is not None and writing.measures and self._written_out() is writing:
+            writing.measure_statistics(x, batches)
         else:
             measure_statistics(self.model, (x[batch] for batch in batches), self.precision())
 

@@ -33,11 +33,16 @@ class WrittenOut:
 
     def holds(self) -> bool:
         """Whether all is where it was left, so that training can go on."""
-        return self._flat.holds()
+        return self._flat.are(self._model.parameters()) and self._flat.holds()
 
-    def rest(self) -> None:
-        """Give back the memory of the steps."""
-        self._frames = {}
+    def end(self) -> None:
+        """Give back what the network has no use for while it is not trained; another is to be made then."""
+        self._flat.give_back()
+
+    @property
+    def measures(self) -> bool:
+        """Whether it can measure statistics."""
+        return self._graph.measures
 
     @torch.no_grad()
     def train(self, x: Tensor, y: Tensor, batches: Sequence[Tensor], epoch: int) -> tuple[float, float]:
@@ -52,6 +57,7 @@ class WrittenOut:
         Returns:
             Mean loss over the examples, each before the step that it is in, and the fraction classified correctly.
         """
+        self._frames.clear()  # modules may have been changed since
         rows, steps, smoothing = x.flatten(1), len(batches), self._rule.label_smoothing
         tally = _Tally(smoothing)
         for index, batch in enumerate(batches):
@@ -74,7 +80,7 @@ class WrittenOut:
 
     @torch.no_grad()
     def measure_statistics(self, x: Tensor, batches: Sequence[Tensor]) -> None:
-        """Measure BatchNorm's statistics anew, as `snas.training.evaluation.measure_statistics`.
+        """Measure BatchNorm's statistics anew after `train`, as `snas.training.evaluation.measure_statistics`.
 
         Args:
             x: training examples.

@@ -74,7 +74,7 @@ class Double(processes.Process):
 
     def __init__(self, setup: bytes, examples: object, *, threads: int) -> None:
         self.connection, self._theirs = Pipe()
-        self._spaces: set[int] = set()
+        self.spaces: set[int] = set()
         given = pickle.loads(setup)[1]
         self._worker = Worker(self.task, Checkpoints(given.folder), parked_bytes=given.parked_bytes)
         self._alive = True
@@ -358,6 +358,24 @@ def test_candidates_that_begin_early_give_what_the_serial_evaluator_does(
     assert caplog.text.count("trial-2 goes on from epoch 0") == deaths
     assert by_epoch(rounds) == serial
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_code_that_cannot_be_sent_is_told_after_what_was_found_is_filed(doubled: Task, tmp_path: Path) -> None:
+    stuck = SearchSpace.from_model(lambda: nn.Linear(64, 10), input_shape=(64,), name="stuck")
+    object.__setattr__(stuck, "factory", Unsendable())
+    jobs = [job(doubled, 0, until=1), job(doubled, 1, until=2)]
+    jobs.append(replace(job(doubled, 2), space=stuck, densities=Densities.from_fractions(stuck.layers, [0.5])))
+    running = ProcessesEvaluator(doubled, Checkpoints(tmp_path), slots=2).run(Ahead(jobs))
+    assert places([next(running)]) == [[(0, 1), (1, 1)]]
+    with pytest.raises(InputError, match="stuck"):
+        next(running)
+
+
+class Unsendable:
+    """A factory that does not go into another process."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("no")
 
 
 def test_a_promotion_whose_process_is_busy_goes_elsewhere_from_its_checkpoint(doubled: Task, tmp_path: Path) -> None:

@@ -120,9 +120,10 @@ class Skipping(nn.Module):
         return self.two(x + y if self._skip else y)
 
 
-def check(model: nn.Module) -> None:
+def check(model: nn.Module, shape: tuple[int, ...] = (4,)) -> None:
     """The network's graph gives what its code gives now."""
-    x, wish = torch.randn(3, 4), torch.randn(3, 2)
+    x = torch.randn(3, *shape)
+    wish = torch.randn_like(model(x))
     _, expected = gradients(copy.deepcopy(model), x, wish)
     _, found = written(model, x, wish)
     for one, two in zip(found, expected, strict=True):
@@ -178,30 +179,87 @@ def test_lists_and_functions_of_networks_count():
         check(nn.Sequential(Varied(order, function), nn.Linear(4, 2)))
 
 
-def traces(monkeypatch) -> list[int]:
-    """A list that is longer by one for every network that is traced, from now on and with nothing remembered."""
-    found: list[int] = []
-    trace = graph_module.trace
-    monkeypatch.setattr(graph_module, "trace", lambda *given: (found.append(len(found)), trace(*given))[1])
-    monkeypatch.setattr(graph_module, "_graphs", OrderedDict())
+@pytest.fixture
+def noted(monkeypatch) -> dict[str, int]:
+    """How many networks are traced, and how many proved, from now on and with nothing remembered."""
+    found = {"traced": 0, "proved": 0}
+    trace, prove = graph_module.trace, graph_module._prove
+
+    def counted(name, function):
+        def count(*given, **named):
+            found[name] += 1
+            return function(*given, **named)
+
+        return count
+
+    monkeypatch.setattr(graph_module, "trace", counted("traced", trace))
+    monkeypatch.setattr(graph_module, "_prove", counted("proved", prove))
+    monkeypatch.setattr(graph_module, "_known", OrderedDict())
+    monkeypatch.setattr(graph_module, "_proved", OrderedDict())
     return found
 
 
-def test_networks_of_one_architecture_are_traced_once(monkeypatch):
-    found = traces(monkeypatch)
+def test_networks_that_look_alike_are_traced_once_where_their_code_is_known(noted):
+    for _ in range(3):
+        check(NETWORKS["mlp"](), (1, 2, 3))
+    assert noted == {"traced": 1, "proved": 1}
+    check(nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2)), (6,))
+    check(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)), (6,))
+    assert noted == {"traced": 3, "proved": 3}
+
+
+def test_networks_of_other_code_are_traced_each_and_proved_once(noted):
     for model in (Skipping(True), Skipping(True), Skipping(False), Varied([0, 1], torch.relu), Skipping(False)):
         assert Graph.of(model, (4,)) is not None
-    assert len(found) == 3
-    for _ in range(3):
-        assert Graph.of(NETWORKS["mlp"](), (1, 2, 3)) is not None
-    assert len(found) == 4
+    assert noted == {"traced": 5, "proved": 3}
 
 
-FLAGS = {"detached": False, "doubled": False, "looking": False}
+def test_the_latest_are_remembered(noted, monkeypatch):
+    monkeypatch.setattr(graph_module, "_REMEMBERED", 2)
+    for width in (3, 4, 3, 5, 3):  # 4 is the one that was not asked for lately
+        assert Graph.of(nn.Sequential(nn.Linear(6, width), nn.Linear(width, 2)), (6,)) is not None
+    assert noted["traced"] == 3
+    assert len(graph_module._known) == len(graph_module._proved) == 2
+
+
+def test_what_is_no_fault_of_the_network_is_not_remembered(noted, monkeypatch):
+    def full(model):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph_module, "double_copy", full)
+        assert Graph.of(NETWORKS["mlp"](), (1, 2, 3)) is None
+    check(NETWORKS["mlp"](), (1, 2, 3))
+
+
+def shared(again: bool) -> nn.Module:
+    """Known code, with a module under two names, or without."""
+    act = nn.ReLU()
+    rest = [act] if again else []
+    return nn.Sequential(nn.Linear(4, 4), act, nn.Linear(4, 4), *rest, nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_module_under_two_names_is_not_taken_for_one_under_one(first, noted):
+    for again in (first, not first):
+        assert (Graph.of(shared(again), (4,)) is None) == again
+    linear = nn.Linear(4, 4)
+    assert Graph.of(nn.Sequential(linear, nn.ReLU()), (4,)) is not None
+    assert Graph.of(nn.Sequential(linear, nn.ReLU(), linear), (4,)) is None
+
+
+FLAGS = {"detached": False, "capped": False}
+CAP = 1e9
+
+
+def cap(x):
+    return x.clamp(max=CAP)
 
 
 class Flagged(nn.Module):
-    """One of two networks, by what is elsewhere, and not seen from the network or the names in its code."""
+    """One of several networks, by what is elsewhere, and not seen from the network or the names in its code."""
+
+    kind = "relu"
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,17 +267,27 @@ class Flagged(nn.Module):
 
     def forward(self, x):
         y = self.slope(self.one(x))
-        if FLAGS["looking"] and x.sum() > 0:
-            y = 2 * y
-        return self.two(y.detach() if FLAGS["detached"] else y * 2 if FLAGS["doubled"] else y)
+        y = y.clamp(max=6.0) if FLAGS["capped"] else y
+        return self.two(self.rectify(cap(y.detach() if FLAGS["detached"] else y)))
+
+    def rectify(self, x):
+        return getattr(functional, self.kind)(x)
 
 
-def test_one_whose_values_differ_by_what_is_elsewhere_is_traced_again(monkeypatch):
-    found = traces(monkeypatch)
-    for doubled, count in ((False, 1), (False, 1), (True, 2), (True, 2), (False, 3)):
-        monkeypatch.setitem(FLAGS, "doubled", doubled)
+def test_what_numbers_of_usual_size_do_not_show_is_told_apart(noted, monkeypatch):
+    check(Flagged())
+    for number, change in enumerate(
+        (
+            lambda: monkeypatch.setitem(FLAGS, "capped", True),
+            lambda: monkeypatch.setattr(sys.modules[__name__], "CAP", 8.0),
+            lambda: monkeypatch.setattr(Flagged, "kind", "relu6"),
+        ),
+        2,
+    ):
+        change()
         check(Flagged())
-        assert len(found) == count
+        assert noted == {"traced": 2 * number - 2, "proved": number}
+        check(Flagged())
 
 
 def test_one_whose_gradients_alone_differ_by_what_is_elsewhere_is_told_apart(monkeypatch):
@@ -234,7 +302,7 @@ LOOKING = False
 
 
 class Named(nn.Module):
-    """Looks at its inputs' values only if a number that its code names says so."""
+    """Looks at its inputs' values only if a number elsewhere says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,28 +312,34 @@ class Named(nn.Module):
         return -self.linear(x) if LOOKING and x[0, 0] > 100 else self.linear(x)
 
 
-def test_numbers_that_the_code_names_are_seen(monkeypatch):
+def test_code_that_begins_to_look_at_its_inputs_is_noticed(monkeypatch):
     assert Graph.of(Named(), (4,)) is not None
-    monkeypatch.setattr(sys.modules[__name__], "LOOKING", True)  # and no batch that it is tried with shows it
+    monkeypatch.setattr(sys.modules[__name__], "LOOKING", True)
     assert Graph.of(Named(), (4,)) is None
 
 
-def test_where_nothing_arrives_a_network_is_not_taken_for_another(monkeypatch):
-    """All its weights are zero: what stands between its layers makes no difference, now."""
-    found = traces(monkeypatch)
-    for number, doubled in enumerate((False, True), 1):
-        monkeypatch.setitem(FLAGS, "doubled", doubled)
-        model = Flagged()
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.zero_()
-        assert Graph.of(model, (4,)) is not None
-        assert len(found) == number
+class Quieter(nn.Module):
+    """Other code in evaluation mode, in which BatchNorm's statistics are measured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.b(self.norm(x if self.training else x / 2))
+
+
+def test_graphs_of_other_code_do_not_stand_for_evaluation_mode():
+    known, other = Graph.of(NETWORKS["mlp"](), (1, 2, 3)), Graph.of(Quieter(), (4,))
+    assert known is not None
+    assert other is not None
+    assert known.measures
+    assert not other.measures
 
 
 @pytest.mark.parametrize("make", [Flagged, NETWORKS["mlp"]])
-def test_copies_that_are_tried_are_freed_without_the_garbage_collector(make, monkeypatch):
-    monkeypatch.setattr(graph_module, "_graphs", OrderedDict())
+def test_copies_that_are_traced_are_freed_without_the_garbage_collector(make, noted):
     models = [make() for _ in range(3)]
     gc.collect()
     gc.disable()
@@ -290,7 +364,7 @@ class Clamping(nn.Module):
         return self.linear(x)
 
 
-def test_trying_a_network_leaves_it_and_random_numbers_alone():
+def test_tracing_a_network_leaves_it_and_random_numbers_alone():
     model = Flagged()
     assert Graph.of(Flagged(), (4,)) is not None
     before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
@@ -440,18 +514,6 @@ class Scalar(nn.Module):
         return x * self.slope
 
 
-class Quieter(nn.Module):
-    """Other code in evaluation mode, in which BatchNorm's statistics are measured."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.norm, self.b = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
-
-    def forward(self, x):
-        x = self.a(x)
-        return self.b(self.norm(x if self.training else x / 2))
-
-
 def hooked() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 2))
     model[0].register_forward_hook(lambda module, inputs, output: output * 2)
@@ -473,7 +535,7 @@ def tied() -> nn.Module:
 @pytest.mark.parametrize(
     "make",
     [
-        Counting, Twice, Branching, Noisy, Borrowing, Holding, Late, Depth, Numpy, Quieter, hooked, frozen, tied,
+        Counting, Twice, Branching, Noisy, Borrowing, Holding, Late, Depth, Numpy, hooked, frozen, tied,
         lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.3)),
         lambda: nn.Sequential(nn.Linear(4, 2), Leaf()),
         lambda: nn.Sequential(nn.Linear(4, 2), Scalar()),

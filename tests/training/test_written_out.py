@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import gc
+from weakref import ref
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from snas.data.arrays import from_arrays
 from snas.data.split import split_data
 from snas.densities import Densities
 from snas.errors import DivergedError, FailedError
-from snas.masks import audit
+from snas.masks import Masks, audit
 from snas.pruning.methods import given_densities
 from snas.pruning.prepare import prepare
+from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.mlp import mlp
 from snas.training.rule import TrainingRule
 from snas.training.session import Session
@@ -125,3 +129,67 @@ def test_batches_of_one_example_fail_as_with_autograd():
         one = session(kind, batch_size=1)
         with pytest.raises(FailedError), network_at_fault():
             one.train_epoch()
+
+
+def test_a_session_that_rested_goes_on_to_the_bit_and_kept_its_network_alone():
+    through, rested = session(Written), session(Written)
+    for _ in range(2):
+        one, two = through.train_epoch(), rested.train_epoch()
+        assert (one.train_loss, one.validation_loss) == (two.train_loss, two.validation_loss)
+        writing = ref(rested._writing)  # with rows of gradients and factors, and memory for batches
+        rested.rest()
+        gc.collect()
+        assert writing() is None
+        assert all(parameter.grad is None for parameter in rested.model.parameters())
+    for name, value in through.tensors().items():
+        assert torch.equal(value, rested.tensors()[name]), name
+
+
+@pytest.mark.parametrize("kind", [Usual, Written])
+def test_what_is_changed_between_epochs_counts(kind):
+    changed, usual = session(kind), session(kind)
+    for one in (changed, usual):
+        one.train_epoch()
+    norms = [module for module in changed.model.modules() if isinstance(module, nn.BatchNorm1d)]
+    for norm in norms:
+        norm.eps = 10.0
+    assert norms
+    assert changed.train_epoch().train_loss > usual.train_epoch().train_loss + 0.05
+
+
+def test_a_parameter_that_is_replaced_is_not_trained_in_secret():
+    one = session(Written)
+    one.train_epoch()
+    linear = next(module for module in one.model.modules() if isinstance(module, nn.Linear))
+    linear.weight = nn.Parameter(torch.zeros_like(linear.weight))
+    with pytest.raises(ValueError, match="stepped"):
+        one.train_epoch()
+
+
+class Halving(nn.Module):
+    """Other people's code, and other code in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Linear(25, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.a(x.flatten(1))
+        return self.b(self.norm(x if self.training else x / 2))
+
+
+def test_statistics_are_measured_by_the_code_of_evaluation_mode():
+    sessions = []
+    for kind in (Usual, Written):
+        torch.manual_seed(0)
+        model = Halving()
+        space = SearchSpace.from_model(Halving, input_shape=(1, 5, 5), name="halving")
+        rule = TrainingRule(epochs=2, batch_size=16, lr=0.05)
+        masks = Masks.dense(space.layers)
+        sessions.append(kind(model, masks, rule, DATA, seed=1, device=torch.device("cpu")))
+        sessions[-1].train_epoch()
+    means = [one.model.norm.running_mean for one in sessions]
+    torch.testing.assert_close(means[1], means[0], rtol=1e-3, atol=1e-5)
+    x = torch.cat([DATA.train.x[batch] for batch in sessions[1].calibration_batches(1)])
+    halved = sessions[1].model.a(x.flatten(1)).detach() / 2
+    torch.testing.assert_close(means[1], halved.mean(0), rtol=1e-3, atol=1e-5)
