@@ -74,6 +74,7 @@ def search(
     chosen = make_settings(SearchSettings, settings, space=space, dataset=dataset, strategy=strategy)
     listener = listener or Listener()
     from snas.evaluators.base import evaluators
+    from snas.own_densities import read_methods
     from snas.plan import make_plan, require_rules
     from snas.study import open_study, run_finals, run_search
     from snas.warm_starts import open_source
@@ -86,7 +87,8 @@ def search(
             "shape is for spaces by name; a SearchSpace object has one shape: name a factory, file.py:factory"
         )
     representation = chosen.representation or ("depth" if chosen.shape else None)
-    source = open_source(chosen.warm_start, registry_path(chosen.registry))
+    named = read_methods(chosen.warm_start)  # their densities are measured when there are data
+    source = None if named else open_source(chosen.warm_start, registry_path(chosen.registry))
     bench = bench_of(chosen, space, dataset, listener, representation=representation)
     plan = make_plan(bench, chosen, strategy_object, source)  # raises before there is a file
     with Registry(registry_path(chosen.registry)) as registry:

@@ -15,6 +15,7 @@ from snas.encoding import AUTO_MASKS, Encoding
 from snas.errors import InputError
 from snas.evaluators.asha import Ladder
 from snas.objectives import read_objectives
+from snas.own_densities import measure_own, read_methods
 from snas.pruning.methods import given_densities, join_rules, open_method
 from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.catalog import open_space
@@ -109,7 +110,7 @@ def make_plan(
         bench: data, network and training.
         settings: what the user set.
         strategy: an object in place of the settings' name.
-        source: densities that a warm start names, from `open_source`.
+        source: densities of a row or file that a warm start names, from `open_source`; those of methods are measured.
 
     Raises:
         InputError: for anything unknown or contradictory, and a budget that cannot be met.
@@ -137,13 +138,16 @@ def make_plan(
     if isinstance(chosen, Bound):
         chosen = chosen.bind(encoding)
     warm_start = settings.warm_start or ("rules" if budget.bounded else "none")
+    task = bench.task.of(encoding.space_of({}))
+    own = [measure_own(method, task, seed=settings.seed) for method in read_methods(settings.warm_start)]
+    sources = own if source is None else [source]
     return Plan(
         encoding=encoding,
         strategy=chosen,
         ladder=Ladder(settings.grace, settings.epochs, settings.eta, settings.brackets),
         objectives=objectives,
         warm_start=warm_start,
-        starts=tuple(open_starts(warm_start, encoding, source)),
+        starts=tuple(open_starts(warm_start, encoding, sources)),
         own_strategy=strategy is not None,
     )
 
@@ -169,6 +173,7 @@ def require_rules(settings: SearchSettings, *, own_strategy: bool) -> None:
     for name in settings.baseline_names():
         open_method(name)
     read_objectives(settings.objectives)
+    read_methods(settings.warm_start)
     if settings.screen and settings.strategy == "sobol" and not own_strategy:
         raise InputError(
             "screen takes one of several proposals, and sobol has a single sequence; choose another strategy"

@@ -31,6 +31,7 @@ class Stream(enum.IntEnum):
     MOVE = 12
     REDRAW = 13
     REPEAT = 14
+    START = 15
 
 
 def derive(seed: int, *path: int) -> int:

@@ -61,7 +61,7 @@ class Source:
 
 
 def open_source(text: str | None, registry: str) -> Source | None:
-    """Read the densities that a warm start names; None where it names none. Nothing is written.
+    """Read the densities of the row or file that a warm start names; None where it names neither. Nothing is written.
 
     Args:
         text: as for `open_starts`.
@@ -77,7 +77,7 @@ def open_source(text: str | None, registry: str) -> Source | None:
             entry, densities = read_row(str(text), opened)
         return Source(f"row {text}", densities, rule=join_rules(*rule_of(entry)), arguments=entry.space["arguments"])
     path = Path(str(text))
-    values = read_file(path, what="warm-start", choices="none, rules, ")
+    values = read_file(path, what="warm-start", choices="none, rules, methods, ")
     space = values.get("space") if isinstance(values, Mapping) else None
     if not isinstance(space, Mapping) or "layers" not in space:
         return Source(path.name, values=values)
@@ -92,27 +92,27 @@ def open_source(text: str | None, registry: str) -> Source | None:
     return Source(path.name, Densities.from_counts(layers, counts), rule=rule, arguments=space.get("arguments") or {})
 
 
-def open_starts(text: str, encoding: Encoding, source: Source | None = None) -> list[Start]:
+def open_starts(text: str, encoding: Encoding, sources: Sequence[Source] = ()) -> list[Start]:
     """The points that a search tries first, the most promising first, each candidate once.
 
     Args:
-        text: "none"; "rules" (the densities of ERK, uniform and smart ratios); or what `source` was opened from, whose
-            densities are carried over to this network and budget and go before the rules.
+        text: "none"; "rules" (the densities of ERK, uniform and smart ratios); or what `sources` were opened from:
+            their densities are carried over to this network and budget, and go before the rules.
         encoding: of the search.
-        source: from `open_source`.
+        sources: from `open_source`, or `snas.own_densities`; the first one's rule of mask and training is tried first.
 
     Raises:
         InputError: for rules without a budget, or a file whose layers are not those of the space.
     """
     if text == "none":
         return []
-    shapes, variants = _shapes(encoding, source), _variants(encoding, source)
+    first = sources[0] if sources else None
+    shapes, variants = _shapes(encoding, first), _variants(encoding, first)
     bounded = encoding.space_of(shapes[0]).scale is not None
-    if source is None and not bounded:
+    if first is None and not bounded:
         raise InputError("warm-start rules needs a budget, such as --density 0.05")
-    rules = [_ruled(name) for name in RULES] if bounded else []
-    if source is not None:
-        rules.insert(0, _carried(source.name, source.known(encoding.space_of(shapes[0]))))
+    rules = [_carried(source.name, source.known(encoding.space_of(shapes[0]))) for source in sources]
+    rules += [_ruled(name) for name in RULES] if bounded else []
     found: dict[str, Start] = {}
     for rule, size, variant, shape in _order(len(rules), len(variants), len(shapes)):
         space = encoding.space_of(shapes[shape])

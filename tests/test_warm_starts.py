@@ -34,7 +34,8 @@ def _mlp(width: int) -> SearchSpace:
 
 
 def _starts(encoding: Encoding, text: str = "rules", source: Source | None = None):
-    return [(origin, encoding.decode(point)) for origin, point in open_starts(text, encoding, source)]
+    sources = [] if source is None else [source]
+    return [(origin, encoding.decode(point)) for origin, point in open_starts(text, encoding, sources)]
 
 
 # Rules
@@ -216,13 +217,13 @@ def test_what_show_writes_tells_the_layers_too(tmp_path, capsys):
 def test_a_file_of_other_layers_is_refused(tmp_path, space):
     (tmp_path / "d.json").write_text('{"conv1": 0.5}')
     with pytest.raises(InputError, match=r"d\.json has unknown layer 'conv1'; layers of space 'lenet-300-100'"):
-        open_starts("d.json", Encoding(space, budget=Budget(density=0.1)), open_source("d.json", "none.db"))
+        _starts(Encoding(space, budget=Budget(density=0.1)), "d.json", open_source("d.json", "none.db"))
 
 
 WRONG = {
     "9": "no registry at r.db",
     "nowhere.json": "cannot read nowhere.json",
-    "nowhere": "warm-start is 'nowhere'; expected none, rules, the id of a row, or a file",
+    "nowhere": "warm-start is 'nowhere'; expected none, rules, methods, the id of a row, or a file",
 }
 
 

@@ -75,19 +75,11 @@ def prepare(
         RefusedError: if a layer keeps no weight, or no path leads from the input to the output.
         DivergedError: if the short training that some methods draw their mask from has a loss that is not finite.
     """
-    model = space.build(generator=_generator(seed, Stream.BUILD))
     rule = method.initialization or initialization
     nonlinearity = method.nonlinearity or space.nonlinearity
-    initialize(model, rule=rule, nonlinearity=nonlinearity, generator=_generator(seed, Stream.WEIGHTS))
-    if method.offset == "dct":
-        from snas.layers.dct import add_offsets
-
-        add_offsets(model, space.layers)
-    if any(tensor.device != torch.device(device) for tensor in chain(model.parameters(), model.buffers())):
-        model = model.to(device)
-    goal = make_goal(space, method, target)
-    goal.require_reachable()
-    masks = _choose(method, goal, model, batch, seed, lr=space.learning_rate)
+    model, goal, masks = choose_masks(
+        space, method, target, batch, seed=seed, initialization=initialization, device=device
+    )
     if method.offset == "none":  # a dense offset leads everywhere
         require_trainable(model, masks, input_shape=space.input_shape)
     else:
@@ -105,6 +97,43 @@ def prepare(
     else:
         masks.apply(model)
     return Sparse(model, masks, masks.kept, goal)
+
+
+def choose_masks(
+    space: SearchSpace,
+    method: Method,
+    target: Densities | int,
+    batch: Batch,
+    *,
+    seed: int,
+    initialization: str = "he",
+    device: torch.device | str = "cpu",
+) -> tuple[nn.Module, Goal, Masks]:
+    """Build and initialize a network, and choose its masks, whether or not it could work with them.
+
+    Args: as `prepare`.
+
+    Returns:
+        The network at its dense initial weights, what its mask is to end with, and the masks to start with, which may
+        leave a layer empty.
+
+    Raises:
+        InputError, DivergedError: as `prepare`.
+        RefusedError: if a layer is emptied in one of several rounds and cannot come back.
+    """
+    model = space.build(generator=_generator(seed, Stream.BUILD))
+    rule = method.initialization or initialization
+    nonlinearity = method.nonlinearity or space.nonlinearity
+    initialize(model, rule=rule, nonlinearity=nonlinearity, generator=_generator(seed, Stream.WEIGHTS))
+    if method.offset == "dct":
+        from snas.layers.dct import add_offsets
+
+        add_offsets(model, space.layers)
+    if any(tensor.device != torch.device(device) for tensor in chain(model.parameters(), model.buffers())):
+        model = model.to(device)
+    goal = make_goal(space, method, target)
+    goal.require_reachable()
+    return model, goal, _choose(method, goal, model, batch, seed, lr=space.learning_rate)
 
 
 def make_goal(space: SearchSpace, method: Method, target: Densities | int) -> Goal:

@@ -53,7 +53,8 @@ class SearchSettings(Settings):
     )
     warm_start: str | None = option(
         None,
-        "First candidates: none, rules (ERK, uniform, smart ratios), the id of a row, or a file of densities.",
+        "First candidates: none, rules (ERK, uniform, smart ratios), the id of a row, a file of densities, or methods "
+        "whose own densities go before the rules: snip,synflow.",
         shown="rules inside a budget, else none",
         panel=SEARCH,
     )

@@ -16,7 +16,7 @@ from snas.diagnostics.gradient_flow import FlowWatcher
 from snas.diagnostics.signals import EXAMPLES, measure
 from snas.errors import DivergedError, FailedError, InputError, SnasError, one_line
 from snas.pruning.methods import Method
-from snas.pruning.prepare import Sparse, prepare
+from snas.pruning.prepare import Sparse, choose_masks, prepare
 from snas.pruning.scores import Batch
 from snas.search_spaces.base import SearchSpace
 from snas.seeds import Stream, derive
@@ -64,6 +64,14 @@ class Task:
             rescale=self.rescale,
             device=self.device,
         )
+
+    def own_densities(self, method: Method, kept: int, *, seed: int) -> Densities:
+        """How the method itself shares `kept` weights between the layers, of `seed`'s network; some may get none."""
+        batch = score_batch(self.data, examples=method.examples, seed=seed)
+        _, _, masks = choose_masks(
+            self.space, method, kept, batch, seed=seed, initialization=self.initialization, device=self.device
+        )
+        return masks.kept
 
     def measure(self, sparse: Sparse, *, seed: int) -> dict[str, float]:
         """The signals (see `snas.diagnostics.signals`) of the prepared network of `seed`; it stays as it is."""
