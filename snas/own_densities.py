@@ -2,7 +2,7 @@
 
 A method that scores weights of all layers together (SNIP, SynFlow, early tickets) chooses densities too, and those may
 be far from every formula: at 5 per cent SNIP gives the first stage of a ResNet three times what ERK does, and the last
-a seventh. A search that begins with the formulas alone would have to find that by itself.
+a quarter. A search that begins with the formulas alone would have to find that by itself.
 
 Only densities are measured; the mask of every candidate is chosen anew by its own rule. A layer that the method leaves
 empty gets what the budget has as its least, so that a search can start from densities of a network that is refused.
