@@ -318,6 +318,7 @@ class Session:
     def _written_out(self) -> WrittenOut | None:
         """What trains without autograd, where that is possible: float32 or more on a CPU, a mask that stays, nobody who
         looks on, no layer in compressed form, and a network that has a graph."""
+        before, self._writing = self._writing, None
         if self.augments or self._mover or self._watcher or self._kernels.compressed or watched_everywhere():
             return None
         x = self.data.train.x
@@ -327,11 +328,11 @@ class Session:
             self._graph, self._looked = Graph.of(self.model, x.shape[1:]), True
         if self._graph is None or x.dtype != next(self.model.parameters()).dtype:
             return None
-        if self._writing is None or not self._writing.holds():
+        if before is None or not before.holds():
             flat = Flat(self.model.parameters(), self.optimizer, self.rule.make_optimizer)
-            mask = flat.laid_out(self.enforcer.factor_of)
-            self._writing = WrittenOut(self._graph, self.model, self.rule, flat, mask)
-        return self._writing
+            before = WrittenOut(self._graph, self.model, self.rule, flat, flat.laid_out(self.enforcer.factor_of))
+        self._writing = before
+        return before
 
     def _let_move(self, movement: Movement, goal: Goal | None) -> Support:
         """Have the movement move the mask of this training."""
@@ -388,9 +389,8 @@ class Session:
     def _calibrate(self, number: int) -> None:
         """Measure BatchNorm's statistics anew, for epoch `number`."""
         x, batches = self.data.train.x, self.calibration_batches(number)
-        writing = self._writing
-        if writing is not None and writing.measures and self._written_out() is writing:
-            writing.measure_statistics(x, batches)
+        if self._writing is not None and self._writing.measures:
+            self._writing.measure_statistics(x, batches)
         else:
             measure_statistics(self.model, (x[batch] for batch in batches), self.precision())
 
