@@ -155,8 +155,7 @@ def _traced(model: nn.Module, input_shape: Sequence[int], seen: Look) -> Graph:
             if (seen.all, code) not in _proved:
                 disturb((*copy.parameters(), *copy.buffers()))
                 _prove(graph, copy, input_shape, memory=seen.memory)
-                _remember(_proved, (seen.all, code), None)
-            _proved.move_to_end((seen.all, code))
+            _remember(_proved, (seen.all, code), None)
         finally:  # the tracer's code has it in a cycle: what it is made of goes now
             copy._modules.clear()
             copy._parameters.clear()

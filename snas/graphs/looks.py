@@ -16,6 +16,7 @@ from torch.nn.modules import module as module_base
 from torch.optim import optimizer as optimizer_base
 
 from snas.copies import OF_MODULES
+from snas.graphs.proofs import own_attributes
 
 LARGEST = 1 << 19  # weights of a layer: beyond, its product takes nearly all of a step
 _PLAIN = (int, float, bool, str, bytes, NoneType, torch.dtype, torch.device)  # attributes that count by their value
@@ -145,11 +146,7 @@ def _is_usual(parameter: nn.Parameter) -> bool:
 
 def _own(module: nn.Module, path: str) -> tuple[tuple[str, Hashable], ...]:
     """Names and values of a module's own attributes."""
-    return tuple(
-        (name, (type(value), value) if isinstance(value, _PLAIN) else _value_of(value, where=path))
-        for name, value in vars(module).items()
-        if name not in OF_MODULES
-    )
+    return tuple((name, _value_of(value, where=path)) for name, value in own_attributes(module).items())
 
 
 def _value_of(value: object, *, where: str) -> Hashable:
