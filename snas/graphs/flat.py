@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class Flat:
             ValueError: if some of the parameters have state and others none, as after steps without their gradients.
         """
         self._parameters = list(parameters)
+        self._sizes = [parameter.numel() for parameter in self._parameters]
         self._own = optimizer
         with torch.no_grad():
             row = torch.cat([parameter.reshape(-1) for parameter in self._parameters])
@@ -50,16 +52,24 @@ class Flat:
 
     def holds(self) -> bool:
         """Whether parameters, gradients and the optimizer's state are in the rows still, as they were left."""
-        pairs: list[tuple[Tensor | None, Tensor]] = []
-        pairs += zip(self._parameters, self._parts(self._row.data), strict=True)
-        pairs += zip((parameter.grad for parameter in self._parameters), self._parts(self.gradient), strict=True)
+        if not self._lie_in(self._row, self._parameters):
+            return False
+        if not self._lie_in(self.gradient, [parameter.grad for parameter in self._parameters]):
+            return False
         states = [self._own.state.get(parameter, {}) for parameter in self._parameters]
         for key, value in self.optimizer.state[self._row].items():
+            each = [state.get(key) for state in states]
             if self._is_moment(value):
-                pairs += zip((state.get(key) for state in states), self._parts(value), strict=True)
-            elif any(not torch.equal(torch.as_tensor(state.get(key)), torch.as_tensor(value)) for state in states):
+                if not self._lie_in(value, each):
+                    return False
+            elif any(not torch.equal(torch.as_tensor(one), torch.as_tensor(value)) for one in each):
                 return False
-        return all(value is not None and value.data_ptr() == view.data_ptr() for value, view in pairs)
+        return True
+
+    @property
+    def row(self) -> Tensor:
+        """All parameters, one behind the other."""
+        return self._row
 
     def give_back(self) -> None:
         """Drop the row of gradients; the parameters have none then, and this is of no more use."""
@@ -97,10 +107,14 @@ class Flat:
 
     def hand_back(self) -> None:
         """Have each parameter's own optimizer know the state as it is now."""
+        states = [self._own.state[parameter] for parameter in self._parameters]
         for key, value in self.optimizer.state[self._row].items():
-            views = self._parts(value) if self._is_moment(value) else None
-            for number, parameter in enumerate(self._parameters):
-                self._own.state[parameter][key] = views[number] if views else _copied(value)
+            if not self._is_moment(value):
+                for state in states:
+                    state[key] = _copied(value)
+            elif not self._lie_in(value, [state.get(key) for state in states]):
+                for state, part in zip(states, self._parts(value), strict=True):
+                    state[key] = part
 
     def _take(self) -> None:
         """Take over the state that the parameters have."""
@@ -118,9 +132,18 @@ class Flat:
     def _is_moment(self, value: object) -> bool:
         return isinstance(value, Tensor) and value.shape == self._row.shape
 
+    def _lie_in(self, row: Tensor, tensors: Sequence[Tensor | None]) -> bool:
+        """Whether each parameter's tensor begins where its part of a row does."""
+        start, size = row.data_ptr(), row.element_size()
+        places = accumulate(self._sizes[:-1], initial=0)
+        return all(
+            tensor is not None and tensor.data_ptr() == start + place * size
+            for tensor, place in zip(tensors, places, strict=True)
+        )
+
     def _parts(self, row: Tensor) -> list[Tensor]:
         """Each parameter's part of a row, in its shape."""
-        parts = torch.split(row, [parameter.numel() for parameter in self._parameters])
+        parts = torch.split(row, self._sizes)
         return [part.view(parameter.shape) for parameter, part in zip(self._parameters, parts, strict=True)]
 
 

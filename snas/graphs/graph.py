@@ -38,11 +38,12 @@ class Graph:
             measure its statistics. Of other people's code nobody knows: it was traced in training.
     """
 
-    def __init__(self, nodes: Sequence[Node], result: int, *, measures: bool) -> None:
+    def __init__(self, nodes: Sequence[Node], result: int, seen: Look) -> None:
         """Use `Graph.of`."""
         self.nodes = tuple(nodes)
         self.result = result
-        self.measures = measures
+        self.measures = seen.known
+        self._seen = seen.all
 
     @classmethod
     def of(cls, model: nn.Module, input_shape: Sequence[int], *, known: bool = False) -> Graph | None:
@@ -67,6 +68,15 @@ class Graph:
             log.debug("the network is trained by autograd: %s (%s)", one_line(error), type(error).__name__)
             return None
 
+    def is_of(self, model: nn.Module, input_shape: Sequence[int]) -> bool:
+        """Whether a network, whose graph this was, looks as it did, in training mode: no module, attribute or hook is
+        another one now."""
+        try:
+            seen = look(model, input_shape)
+        except NotStraight:  # an attribute of which nobody knows what it does
+            return False
+        return seen is not None and seen.all == self._seen
+
     def frame(self, model: nn.Module, batch: int, features: int) -> Frame:
         """The steps for batches of one size, on the parameters of `model` as they lie now, which must have `grad`s.
 
@@ -84,6 +94,7 @@ class Frame:
 
     Attributes:
         inputs: shape (batch, features); written by whoever calls `forward`.
+        classes: features of the outputs.
     """
 
     def __init__(self, nodes: Sequence[Node], result: int, model: nn.Module, inputs: Tensor) -> None:
@@ -97,6 +108,7 @@ class Frame:
             values[number] = step.value
             self._steps.append(step)
         self._result = values[result]
+        self.classes = self._result.out.shape[1]
 
     def forward(self) -> Tensor:
         """The network's outputs for `inputs`, shape (batch, classes); overwritten the next time."""
@@ -151,7 +163,7 @@ def _traced(model: nn.Module, input_shape: Sequence[int], seen: Look) -> Graph:
         copy = double_copy(model)
         try:
             nodes, result, code = trace(copy, input_shape)
-            graph = Graph(nodes, result, measures=seen.known)
+            graph = Graph(nodes, result, seen)
             if (seen.all, code) not in _proved:
                 disturb((*copy.parameters(), *copy.buffers()))
                 _prove(graph, copy, input_shape, memory=seen.memory)

@@ -147,7 +147,7 @@ class LeakyLine(Step):
         self._slope = module.weight.detach()
         self._number = 0.0
         self._of_slope = gradient_of(module.weight).view(())
-        self._below, self._of_source = torch.empty_like(source.out), torch.empty_like(source.out)
+        self._of_source = torch.empty_like(source.out)
 
     def forward(self) -> None:
         """x where x > 0, else slope * x."""
@@ -156,8 +156,8 @@ class LeakyLine(Step):
 
     def backward(self, gradient: Tensor) -> None:
         """G where x > 0, else slope * G; and the sum of G * x where x <= 0."""
-        torch.clamp(self.source.out, max=0.0, out=self._below)
-        torch.dot(gradient.reshape(-1), self._below.view(-1), out=self._of_slope)
+        below = torch.clamp(self.source.out, max=0.0, out=self._of_source)  # whose memory is of use twice
+        torch.dot(gradient.reshape(-1), below.view(-1), out=self._of_slope)
         _leaky_backward(gradient, self.source.out, self._number, False, grad_input=self._of_source)
         self.source.add(self._of_source)
 

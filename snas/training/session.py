@@ -35,7 +35,7 @@ from snas.training.evaluation import (
     split_into_batches,
 )
 from snas.training.rule import TrainingRule
-from snas.training.state import load_state, misfit, state_of
+from snas.training.state import load_state, misfit, state_of, with_masked, without_masked
 from snas.training.watcher import Watcher
 from snas.training.written_out import WrittenOut
 
@@ -291,18 +291,22 @@ class Session:
         """All state as named tensors: parameters, buffers, the optimizer's moments, and masks that move."""
         return state_of(self.model, self.optimizer) | (self._mover.tensors() if self._mover else {})
 
+    def checkpoint(self) -> dict[str, Tensor]:
+        """`tensors`, without masked weights where masks stay: their zeros need no room."""
+        return self.tensors() if self._mover else without_masked(self.tensors(), self.masks)
+
     def misfit(self, state: dict[str, Tensor]) -> str:
         """Why `load_tensors` could not take these tensors: what of the network's is missing, or has another shape; ""
         where it can."""
         try:
-            given = self._kernels.translate(state, self.masks)
+            given = self._kernels.translate(with_masked(state, self.masks), self.masks)
         except RuntimeError as error:  # other numbers of weights than the masks have
             return one_line(error)
         return misfit(self.model, given)
 
     def load_tensors(self, state: dict[str, Tensor], epoch: int) -> None:
-        """Restore what `tensors` returned after `epoch` epochs, with whatever kernels."""
-        state = self._kernels.translate(state, self.masks)
+        """Restore what `tensors` or `checkpoint` returned after `epoch` epochs, with whatever kernels."""
+        state = self._kernels.translate(with_masked(state, self.masks), self.masks)
         load_state(self.model, self.optimizer, state)
         if self._mover:
             self._mover.load_tensors(state)
@@ -324,8 +328,9 @@ class Session:
         x = self.data.train.x
         if self.device.type != "cpu" or self.rule.precision != "fp32" or not x.is_contiguous():
             return None
-        if not self._looked:
-            self._graph, self._looked = Graph.of(self.model, x.shape[1:]), True
+        shape = x.shape[1:]
+        if not self._looked or (self._graph is not None and not self._graph.is_of(self.model, shape)):
+            self._graph, self._looked, before = Graph.of(self.model, shape), True, None
         if self._graph is None or x.dtype != next(self.model.parameters()).dtype:
             return None
         if before is None or not before.holds():
@@ -397,7 +402,8 @@ class Session:
     @torch.no_grad()
     def _require_finite(self, number: int) -> None:
         """Raise DivergedError if a parameter is NaN or infinite: code may hide that from the loss."""
-        totals = [parameter.sum() for parameter in self.model.parameters()]  # no sum of them hides one
+        rows = self.model.parameters() if self._writing is None else [self._writing.row]
+        totals = [row.sum() for row in rows]  # no sum of them hides one
         if not totals or bool(torch.isfinite(torch.stack([total.double() for total in totals])).all()):
             return
         for name, parameter in self.model.named_parameters():

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from snas.densities import Layer
+from snas.masks import Masks
+
 MODEL, OPTIMIZER = "model/", "optimizer/"
+KEPT = "kept/"  # of a weight, or what the optimizer remembers of it, where masked entries are left out
+WORTH_IT = 2  # entries for one that is kept
 
 
 def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -50,3 +56,45 @@ def load_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tenso
                 of_weights = value.shape == parameter.shape
                 like = torch.empty_like(parameter) if of_weights else torch.empty_like(value, device=where)
                 optimizer.state[parameter][key.removeprefix(prefix)] = like.copy_(value)
+
+
+def without_masked(state: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    """The same state with the kept weights alone, and what is remembered of them, of layers that lack half or more.
+
+    Args:
+        state: from `state_of`; masked weights and what is remembered of them are zero.
+        masks: of the network.
+
+    Returns:
+        Name -> tensor; "kept/NAME" in the place of NAME has the kept entries in their order, shape (kept,).
+    """
+    found = dict(state)
+    for layer in masks.layers:
+        if WORTH_IT * masks.kept.counts[layer.name] > layer.total:
+            continue
+        kept = torch.from_numpy(np.flatnonzero(masks[layer.name].numpy()))  # three times as fast as torch's
+        for name in [name for name, value in state.items() if value.shape == layer.shape and _is_of(name, layer)]:
+            found[KEPT + name] = found.pop(name).detach().cpu().reshape(-1).index_select(0, kept)
+    return found
+
+
+def with_masked(state: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    """What `without_masked` was made of, and states that lack nothing as they are.
+
+    Raises:
+        RuntimeError: if a layer has another number of kept weights.
+    """
+    found = {name: value for name, value in state.items() if not name.startswith(KEPT)}
+    for name in state.keys() - found.keys():
+        whole = name.removeprefix(KEPT)
+        mask = next((masks[layer.name] for layer in masks.layers if _is_of(whole, layer)), None)
+        if mask is None or state[name].numel() != int(torch.count_nonzero(mask)):
+            raise RuntimeError(f"{whole} has {state[name].numel()} kept weights, which the masks have not")
+        found[whole] = state[name].new_zeros(mask.shape).masked_scatter_(mask, state[name])
+    return found
+
+
+def _is_of(name: str, layer: Layer) -> bool:
+    """Whether a name in a state is that of a layer's weight, or of what an optimizer remembers of it."""
+    owner = name.removeprefix(MODEL) if name.startswith(MODEL) else name.removeprefix(OPTIMIZER).rpartition("/")[0]
+    return owner == layer.parameter

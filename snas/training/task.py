@@ -178,7 +178,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint of the network as it is now."""
         with network_at_fault():
-            tensors = self.session.tensors()
+            tensors = self.session.checkpoint()
         self._checkpoints.save(self.key, self.session.epoch, tensors)
 
     def forget(self) -> None:

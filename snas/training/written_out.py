@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from snas.graphs import Flat, Frame, Graph
 from snas.training.evaluation import measuring
 from snas.training.rule import TrainingRule
 
-MOST_OUTPUTS = 1 << 20  # numbers that wait for their losses to be computed at once
+MOST_OUTPUTS = 1 << 20  # numbers of which the losses are computed at once
 
 
 class WrittenOut:
@@ -44,6 +44,11 @@ class WrittenOut:
         """Whether it can measure statistics."""
         return self._graph.measures
 
+    @property
+    def row(self) -> Tensor:
+        """The network's parameters, one behind the other."""
+        return self._flat.row
+
     @torch.no_grad()
     def train(self, x: Tensor, y: Tensor, batches: Sequence[Tensor], epoch: int) -> tuple[float, float]:
         """Train an epoch.
@@ -57,26 +62,22 @@ class WrittenOut:
         Returns:
             Mean loss over the examples, each before the step that it is in, and the fraction classified correctly.
         """
-        self._frames.clear()  # modules may have been changed since
-        rows, steps, smoothing = x.flatten(1), len(batches), self._rule.label_smoothing
-        tally = _Tally(smoothing)
-        for index, batch in enumerate(batches):
-            size, labels = len(batch), y.index_select(0, batch)
-            frame = self._with_examples(rows, batch)
-            logits = frame.forward()
-            gradient = torch.softmax(logits, 1)  # minus what cross-entropy with label smoothing wants
-            if smoothing:
-                gradient.sub_(smoothing / logits.shape[1])
-            places = labels.unsqueeze(1)
-            gradient.scatter_add_(1, places, gradient.new_full((size, 1), smoothing - 1)).mul_(1 / size)
-            frame.backward(gradient)
-            if self._mask is not None:
-                self._flat.gradient.mul_(self._mask)
-            self._flat.step(self._rule.learning_rate_at(epoch * steps + index, steps))
-            tally.add(logits, labels)
+        rows, steps, index = x.flatten(1), len(batches), epoch * len(batches)
+        totals = torch.zeros(2, dtype=torch.float64)
+        classes = self._frame(len(batches[0]), rows.shape[1]).classes
+        for group in _grouped(batches, max(1, MOST_OUTPUTS // classes)):
+            outputs = _Outputs(y.index_select(0, torch.cat(group)), classes, rows.dtype, self._rule.label_smoothing)
+            for batch in group:
+                frame = self._with_examples(rows, batch)
+                frame.backward(outputs.take(frame.forward()))
+                if self._mask is not None:
+                    self._flat.gradient.mul_(self._mask)
+                self._flat.step(self._rule.learning_rate_at(index, steps))
+                index += 1
+            totals += outputs.totals()
         self._flat.hand_back()
-        loss, correct = tally.totals()
-        return loss / len(y), correct / len(y)
+        loss, correct = (totals / len(y)).tolist()
+        return loss, correct
 
     @torch.no_grad()
     def measure_statistics(self, x: Tensor, batches: Sequence[Tensor]) -> None:
@@ -94,38 +95,53 @@ class WrittenOut:
 
     def _with_examples(self, rows: Tensor, batch: Tensor) -> Frame:
         """The steps for as many examples, with these as inputs."""
-        size = len(batch)
-        if size not in self._frames:
-            self._frames[size] = self._graph.frame(self._model, size, rows.shape[1])
-        frame = self._frames[size]
+        frame = self._frame(len(batch), rows.shape[1])
         torch.index_select(rows, 0, batch, out=frame.inputs)
         return frame
 
+    def _frame(self, size: int, features: int) -> Frame:
+        """The steps for batches of that size."""
+        if size not in self._frames:
+            self._frames[size] = self._graph.frame(self._model, size, features)
+        return self._frames[size]
 
-class _Tally:
-    """Sums of losses and hits, computed for many batches at once."""
 
-    def __init__(self, label_smoothing: float) -> None:
+class _Outputs:
+    """What a network says of the examples of several batches, one after the other, and what it should say."""
+
+    def __init__(self, labels: Tensor, classes: int, dtype: torch.dtype, label_smoothing: float) -> None:
+        """Expect outputs of that type for examples with these labels."""
+        self._labels = labels
         self._label_smoothing = label_smoothing
-        self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._numbers = 0
-        self._totals = torch.zeros(2, dtype=torch.float64)
+        self._logits = torch.empty(len(labels), classes, dtype=dtype)
+        self._wanted = torch.full_like(self._logits, label_smoothing / classes)  # probabilities
+        self._wanted.scatter_add_(1, labels.unsqueeze(1), self._wanted.new_full((len(labels), 1), 1 - label_smoothing))
+        self._taken = 0
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Take the outputs for a batch."""
-        self._waiting.append((logits.clone(), labels))
-        self._numbers += logits.numel()
-        if self._numbers > MOST_OUTPUTS:
-            self._compute()
+    def take(self, logits: Tensor) -> Tensor:
+        """Note the outputs for the next batch; returns the gradient of their mean cross-entropy by them."""
+        start, size = self._taken, len(logits)
+        self._taken += size
+        self._logits.narrow(0, start, size).copy_(logits)
+        return torch.softmax(logits, 1).sub_(self._wanted.narrow(0, start, size)).mul_(1 / size)
 
-    def totals(self) -> tuple[float, float]:
-        """Loss and hits, summed over all examples."""
-        self._compute()
-        loss, correct = self._totals.tolist()
-        return loss, correct
+    def totals(self) -> Tensor:
+        """Loss and hits, summed over all examples; shape (2,), in double precision."""
+        losses = functional.cross_entropy(
+            self._logits, self._labels, reduction="none", label_smoothing=self._label_smoothing
+        )
+        return torch.stack((losses.double().sum(), (self._logits.argmax(1) == self._labels).sum()))
 
-    def _compute(self) -> None:
-        logits, labels = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-        losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self._label_smoothing)
-        self._totals += torch.stack((losses.double().sum(), (logits.argmax(1) == labels).sum()))
-        self._waiting, self._numbers = [], 0
+
+def _grouped(batches: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
+    """Split batches into groups of about `most` examples, each of one batch or more."""
+    group: list[Tensor] = []
+    examples = 0
+    for batch in batches:
+        group.append(batch)
+        examples += len(batch)
+        if examples >= most:
+            yield group
+            group, examples = [], 0
+    if group:
+        yield group

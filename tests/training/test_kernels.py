@@ -150,7 +150,7 @@ def test_only_kept_weights_have_state(optimizer):
 def test_a_checkpoint_of_either_kernel_goes_on_with_the_other(optimizer, first, second, network):
     whole = session(first, network, optimizer=optimizer, lr=0.01)
     whole.train_epoch()
-    state = {name: value.clone() for name, value in whole.tensors().items()}
+    state = {name: value.clone() for name, value in whole.checkpoint().items()}
     restored = session(second, network, optimizer=optimizer, lr=0.01)
     restored.load_tensors(state, 1)
     for _ in range(2):

@@ -44,16 +44,20 @@ def state(one: Session) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in one.tensors().items()}
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["kept weights alone", "all weights"])
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"])
-def test_a_restored_session_goes_on_to_the_bit(optimizer, tmp_path):
+def test_a_restored_session_goes_on_to_the_bit(optimizer, alone, tmp_path):
     whole = session(optimizer=optimizer)
     first = [whole.train_epoch() for _ in range(3)]
     part = session(optimizer=optimizer)
     part.train_epoch()
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save("x", 1, part.tensors())
+    checkpoints.save("x", 1, part.checkpoint() if alone else part.tensors())
     restored = session(optimizer=optimizer)
-    restored.load_tensors(checkpoints.load("x", 1), 1)
+    loaded = checkpoints.load("x", 1)
+    assert any(name.startswith("kept/") for name in loaded) is alone
+    assert restored.misfit(loaded) == ""
+    restored.load_tensors(loaded, 1)
     second = [restored.train_epoch() for _ in range(2)]
     for one, two in zip(first[1:], second, strict=True):
         assert (one.train_loss, one.validation_loss) == (two.train_loss, two.validation_loss)
@@ -71,6 +75,36 @@ def test_masked_weights_and_their_momenta_stay_zero_through_training_and_in_the_
         assert int(tensors[f"model/{name}.weight"].count_nonzero()) <= int(mask.sum())
         assert not tensors[f"model/{name}.weight"][~mask].any()
         assert not tensors[f"optimizer/{name}.weight/momentum_buffer"][~mask].any()
+
+
+def test_checkpoints_have_no_room_for_masked_weights():
+    one = session(optimizer="adam")
+    one.train_epoch()
+    whole, kept = one.tensors(), one.checkpoint()
+    assert {name.removeprefix("kept/") for name in kept} == whole.keys()
+    assert 2 * one.masks.kept.counts["0"] == one.masks.layers[0].total  # half of them: it begins to be worth it
+    moments = [("model", ""), ("optimizer", "/exp_avg"), ("optimizer", "/exp_avg_sq")]
+    names = [(layer, f"{kind}/{layer}.weight{moment}") for kind, moment in moments for layer in one.masks]
+    assert {name for name in kept if name.startswith("kept/")} == {f"kept/{name}" for _, name in names}
+    for layer, name in names:
+        assert torch.equal(kept[f"kept/{name}"], whole[name][one.masks[layer]])  # in torch's own order
+
+
+def test_layers_that_keep_most_are_written_whole():
+    densities = Densities.from_fractions(SPACE.layers, [0.6, 1.0])
+    sparse = prepare(SPACE, given_densities("random"), densities, score_batch(DATA, seed=1), seed=1)
+    one = Session(sparse.model, sparse.masks, TrainingRule(epochs=1), DATA, seed=1, device=torch.device("cpu"))
+    one.train_epoch()
+    assert one.checkpoint().keys() == one.tensors().keys()
+
+
+def test_a_checkpoint_of_other_masks_does_not_fit():
+    one = session()
+    one.train_epoch()
+    kept = one.checkpoint()
+    name = next(name for name in kept if name.startswith("kept/model/"))
+    assert "weights" in one.misfit(kept | {name: kept[name][1:]})
+    assert "stranger" in one.misfit(kept | {"kept/model/stranger.weight": torch.ones(3)})
 
 
 def test_batchnorm_is_measured_with_the_weights_as_they_are():

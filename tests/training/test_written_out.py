@@ -20,6 +20,7 @@ from snas.pruning.methods import given_densities
 from snas.pruning.prepare import prepare
 from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.mlp import mlp
+from snas.training import written_out
 from snas.training.rule import TrainingRule
 from snas.training.session import Session
 from snas.training.task import network_at_fault, score_batch
@@ -155,6 +156,47 @@ def test_what_is_changed_between_epochs_counts(kind):
         norm.eps = 10.0
     assert norms
     assert changed.train_epoch().train_loss > usual.train_epoch().train_loss + 0.05
+
+
+@pytest.mark.parametrize("kind", [Usual, Session])
+def test_a_hook_that_is_set_between_epochs_is_called(kind):
+    one = session(kind)
+    one.train_epoch()
+    calls = []
+    one.model.register_forward_hook(lambda *_: calls.append(one.model.training))
+    one.train_epoch()
+    batches = len(one.begin_epoch()[0])
+    assert calls.count(True) == batches
+    assert calls.count(False) > 1  # calibration and validation
+
+
+def test_steps_are_kept_as_long_as_the_network_looks_the_same():
+    one = session(Written)
+    one.train_epoch()
+    writing = one._writing
+    one.train_epoch()
+    assert one._writing is writing
+    one.model.note = "something"
+    one.train_epoch()
+    assert one._writing is not writing
+
+
+def test_an_attribute_that_nobody_knows_ends_the_training_by_steps():
+    one = session(Session)
+    one.train_epoch()
+    assert one._writing is not None
+    one.model.note = object()
+    one.train_epoch()
+    assert one._writing is None
+
+
+@pytest.mark.parametrize("most", [1, 4 * 40, 1 << 20])
+def test_losses_are_the_same_however_many_are_computed_at_once(most, monkeypatch):
+    expected = session(Written, label_smoothing=0.1).train_epoch()
+    monkeypatch.setattr(written_out, "MOST_OUTPUTS", most)
+    found = session(Written, label_smoothing=0.1).train_epoch()
+    assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-12)
+    assert (found.train_accuracy, found.validation_loss) == (expected.train_accuracy, expected.validation_loss)
 
 
 def test_a_parameter_that_is_replaced_is_not_trained_in_secret():
