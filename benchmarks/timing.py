@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Job = Callable[[], object]
 RESULTS = Path(__file__).parent / "results"
@@ -158,20 +158,33 @@ def memory_of(job: Job, *, tree: bool = False) -> dict[str, int]:
         before = forget_peak()
         job()
         return {"base": before, "above": highest_memory() - before}
-    before, most, done = _memory_of_tree(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            most.append(max(most.pop(), _memory_of_tree()))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    # A process looks on, not a thread: beside threads workers would not be copies of this process, as they are else.
+    command = [sys.executable, __file__, str(os.getpid())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
+        before = _number_from(watcher)
         job()
-    finally:
-        done.set()
-        watcher.join()
-    return {"base": before, "above": max(0, most[0] - before)}
+        _stream(watcher.stdin).close()
+        return {"base": before, "above": max(0, _number_from(watcher) - before)}
+
+
+def watch(process: int) -> None:
+    """Print the memory of a process and its descendants but this one, in bytes: at once, and the peak from then on when
+    standard input ends."""
+    most = _memory_of_tree(process)
+    print(most, flush=True)
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        most = max(most, _memory_of_tree(process))
+    print(most, flush=True)
+
+
+def _number_from(process: subprocess.Popen[str]) -> int:
+    return int(_stream(process.stdout).readline())
+
+
+def _stream(given: IO[str] | None) -> IO[str]:
+    if given is None:
+        raise ValueError("the process has no such stream")
+    return given
 
 
 def in_child(script: str, *arguments: str, threads: int | None = None) -> dict[str, Any]:
@@ -192,19 +205,26 @@ def _status(field: str, process: int | str = "self") -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _memory_of_tree() -> int:
-    """Bytes of this process and its descendants, shared pages divided among those who share them (Linux's Pss)."""
+def _memory_of_tree(root: int) -> int:
+    """Bytes of a process and its descendants but this one, shared pages divided among those who share them (Linux's
+    Pss)."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):  # it may end while it is looked at
             fields = (path / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             children.setdefault(int(fields[1]), []).append(int(path.name))
-    total, waiting = 0, [os.getpid()]
+    total, waiting = 0, [root]
     while waiting:
         process = waiting.pop()
+        if process == os.getpid():
+            continue
         waiting += children.get(process, [])
         with suppress(OSError):
             text = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8")
             found = re.search(r"^Pss:\s*(\d+) kB", text, re.MULTILINE)
             total += int(found[1]) * 1024 if found else 0
     return total
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]))
