@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from snas.diagnostics.active_paths import path_signals
 from snas.errors import SnasError, one_line
-from snas.masks import Masks, zero_masked
+from snas.masks import Masks, weights_of, zero_masked
 from snas.pruning.passes import isolated, total_gradient
 from snas.pruning.scores import Batch
+from snas.pruning.written_gradients import written_gradient
 
 log = logging.getLogger("snas")
 
@@ -91,8 +92,10 @@ def gradient_signals(model: nn.Module, masks: Masks, batch: Batch, *, generator:
     Source:
         [Tessera2021] K. Tessera: On sparsity in deep learning, MSc report, 2021, section 3.2.2.
     """
-    with isolated(model, masks.layers, batch, generator=generator) as weights:
-        gradients = total_gradient(model, weights, batch)
+    gradients = written_gradient(model, weights_of(model, masks.layers), batch)
+    if gradients is None:
+        with isolated(model, masks.layers, batch, generator=generator) as weights:
+            gradients = total_gradient(model, weights, batch)
     for mask, gradient in zip(masks.values(), gradients, strict=True):
         zero_masked(gradient, mask)
     return flow_norms(gradients)
