@@ -88,7 +88,7 @@ def test_gradients_that_were_there_come_back_after_an_error():
     model, masks = masked(SPACES["relu"]())
     kept = model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
     wrong = Batch(batch_of().x, batch_of().y + 7)
-    with pytest.raises(IndexError):
+    with pytest.raises((IndexError, RuntimeError)):
         written_gradient(model, weights_of(model, masks.layers), wrong)
     assert model.classifier.weight.grad is kept
     assert sum(parameter.grad is not None for parameter in model.parameters()) == 1
