@@ -44,11 +44,20 @@ class Walks:
         }
 
     @classmethod
-    def of(cls, model: nn.Module, masks: Masks, input_shape: Sequence[int]) -> Walks | None:
+    def of(
+        cls, model: nn.Module, masks: Masks, input_shape: Sequence[int], *, graph: Graph | None = None
+    ) -> Walks | None:
         """The ways of a network that has some and nothing else: of linear layers, BatchNorm, sums and what passes
         positive signals on, all of it PyTorch's code or ours; None for others, and for masks of another network.
+
+        Args:
+            model: the network.
+            masks: which weights it keeps.
+            input_shape: of one example.
+            graph: of the network, known; looked for where it is not given.
         """
-        if (graph := Graph.of(model, input_shape, known=True)) is None:
+        graph = graph or Graph.of(model, input_shape, known=True)
+        if graph is None:
             return None
         shapes: dict[str, tuple[int, ...]] = {}
         modules = dict(model.named_modules())

@@ -14,7 +14,9 @@ from snas.pruning.scores import CHUNK, Batch
 _log_softmax_backward: Callable[..., Tensor] = torch.ops.aten._log_softmax_backward_data.default
 
 
-def written_gradient(model: nn.Module, weights: Sequence[nn.Parameter], batch: Batch) -> list[Tensor] | None:
+def written_gradient(
+    model: nn.Module, weights: Sequence[nn.Parameter], batch: Batch, *, graph: Graph | None = None
+) -> list[Tensor] | None:
     """Gradient of the mean loss over all examples, by the network's graph (`snas.graphs`).
 
     The same as `snas.pruning.passes.total_gradient` gives inside `isolated`, by the same operations of PyTorch's. A
@@ -24,6 +26,7 @@ def written_gradient(model: nn.Module, weights: Sequence[nn.Parameter], batch: B
         model: the network; its gradients and all else are left as they are.
         weights: of the network.
         batch: examples with labels, without masks.
+        graph: of the network, known; looked for where it is not given.
 
     Returns:
         A tensor of each weight's shape, of the caller's own; None where the network has no graph whose code is known,
@@ -32,7 +35,8 @@ def written_gradient(model: nn.Module, weights: Sequence[nn.Parameter], batch: B
     plain = batch.target == "labels" and batch.masks is None and len(batch.y) <= CHUNK
     if not plain or watched_everywhere() or torch.is_autocast_enabled("cpu"):
         return None
-    if (graph := Graph.of(model, batch.x.shape[1:], known=True)) is None:
+    graph = graph or Graph.of(model, batch.x.shape[1:], known=True)
+    if graph is None:
         return None
     like = weights[0]
     if batch.x.device != like.device or batch.x.dtype != like.dtype:

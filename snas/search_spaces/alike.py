@@ -64,7 +64,8 @@ def build_undrawn(space: SearchSpace, *, generator: torch.Generator) -> nn.Modul
 
 def _like(tensor: Tensor, device: str) -> Tensor:
     """A new tensor; its values are those of the given one, where both have values."""
-    values = torch.empty_like(tensor, device=device, requires_grad=False)
-    if not (tensor.is_meta or values.is_meta):
-        values.copy_(tensor.detach())
+    if tensor.is_meta or device == "meta":  # `empty_like` is slow there
+        values = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+    else:
+        values = tensor.detach().clone()
     return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
