@@ -97,26 +97,26 @@ class Walks:
     @cached_property
     def _reached(self) -> dict[int, Units]:
         """Of each node, -1 being the input, the units that a way from an input leads to."""
-        values = {-1: np.ones(self._inputs, dtype=np.bool_)}
+        values: dict[int, Units] = {-1: np.ones(self._inputs, dtype=np.bool_)}
         for number, node in enumerate(self._graph.nodes):
             first, *rest = (values[read] for read in node.reads)
             if rest:
                 first = first | rest[0]
             elif (kept := self._kept.get(node.path)) is not None:
-                first = _between(kept, first).any(1)
+                first = np.logical_or.reduce(_between(kept, first), axis=1)
             values[number] = first
         return values
 
     @cached_property
     def _leading(self) -> dict[int, Units]:
         """Of each node that an output reads, the units that a way leads from to an output."""
-        values = {self._graph.result: np.ones_like(self._reached[self._graph.result])}
+        values: dict[int, Units] = {self._graph.result: np.ones_like(self._reached[self._graph.result])}
         for number in reversed(range(len(self._graph.nodes))):
             if number not in values:
                 continue
             node, own = self._graph.nodes[number], values[number]
             if (kept := self._kept.get(node.path)) is not None:
-                own = _between(kept, None, own).any(0)
+                own = np.logical_or.reduce(_between(kept, None, own), axis=0)
             for read in node.reads:
                 values[read] = values[read] | own if read in values else own
         return values
