@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType, NoneType
@@ -32,17 +32,24 @@ def double_copy(model: nn.Module) -> nn.Module:
         >>> twin[0].weight.dtype, bool((twin[0].weight == model[0].weight).all()), twin[0].weight is model[0].weight
         (torch.float64, True, False)
     """
+    twin = with_tensors(model, _double)
+    return copy.deepcopy(model).to("cpu", torch.float64) if twin is None else twin
+
+
+def with_tensors(model: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Module | None:
+    """A deep copy with parameters and buffers that `convert` makes of the network's, one for each; None where something
+    has its own way of being copied or converted."""
     modules = list(model.modules())
     kinds: set[Any] = {type(module) for module in modules}
     if not all(_is_plain(kind) for kind in kinds):
-        return copy.deepcopy(model).to("cpu", torch.float64)
+        return None
     memo: dict[int, Any] = {}
     for module in modules:
         for tensor in chain(module._parameters.values(), module._buffers.values()):
             if tensor is not None and id(tensor) not in memo:
                 if not _is_plain_tensor(tensor):
-                    return copy.deepcopy(model).to("cpu", torch.float64)
-                memo[id(tensor)] = _double(tensor)
+                    return None
+                memo[id(tensor)] = convert(tensor)
     twin: nn.Module = _copy(model, memo)
     return twin
 

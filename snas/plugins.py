@@ -17,6 +17,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -87,9 +88,15 @@ class Family(Generic[T]):
         for module in self._modules:
             import_module(module)
         if self._group:
-            for entry in entry_points(group=self._group):
+            for entry in _installed().select(group=self._group):
                 entry.load()
         self._loaded = True
+
+
+@cache
+def _installed() -> Any:
+    """The entry points of all packages, to `select` from, read once: each reading opens a file of every package."""
+    return entry_points()
 
 
 def bind_arguments(function: Callable[..., Any], given: Mapping[str, Any], *, what: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import sys
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any, Literal
 
 import pytest
@@ -60,13 +61,22 @@ def test_modules_are_imported_at_the_first_look_up(tmp_path, monkeypatch):
 def test_other_packages_add_members_by_entry_points(monkeypatch):
     family: Family[int] = Family("thing", group="snas.things")
 
-    class Entry:
+    class Entry(EntryPoint):
         def load(self):
-            family.register("theirs")(4)
+            family.register(self.name)(4)
 
-    monkeypatch.setattr(plugins_module, "entry_points", lambda *, group: [Entry()] if group == "snas.things" else [])
-    assert family.names() == ["theirs"]
-    assert family.get("theirs") == 4
+    entries = EntryPoints([Entry("theirs", "package", "snas.things"), Entry("others", "package", "snas.more")])
+    readings = []
+    monkeypatch.setattr(plugins_module, "entry_points", lambda: readings.append(1) or entries)
+    plugins_module._installed.cache_clear()
+    try:
+        assert family.names() == ["theirs"]
+        assert family.get("theirs") == 4
+        family = Family("more", group="snas.more")
+        assert family.names() == ["others"]
+        assert len(readings) == 1  # for all families
+    finally:
+        plugins_module._installed.cache_clear()
 
 
 def function(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snas.graphs import Graph
 from snas.masks import Masks, units, weights_of
 from snas.pruning.paths import NORMALIZATIONS
 from snas.pruning.scores import Batch
@@ -22,7 +23,7 @@ from snas.search_spaces.weights import weights_in
 _SHRINK = 1000
 
 
-def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
+def path_signals(model: nn.Module, masks: Masks, x: Tensor, *, graph: Graph | None = None) -> dict[str, float]:
     """What leads from input to output in a masked network at its initial weights.
 
     Perceptrons of known code are walked through by their graphs (`snas.pruning.walks`), which gives the same numbers to
@@ -34,6 +35,7 @@ def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
         model: the network; unchanged.
         masks: which weights it keeps.
         x: examples, shape (n, *input_shape); only their shape is used.
+        graph: of the network, known (`snas.graphs`); looked for where it is not given.
 
     Returns:
         synflow: log10 of the flow R = 1^T prod |W| 1 ([Tanaka2020] eq. 2).
@@ -66,7 +68,7 @@ def path_signals(model: nn.Module, masks: Masks, x: Tensor) -> dict[str, float]:
         >>> round(10 ** found["paths"]), found["width"], found["effective"]
         (2, 0.75, 0.75)
     """
-    if (walks := Walks.of(model, masks, x.shape[1:])) is not None:
+    if (walks := Walks.of(model, masks, x.shape[1:], graph=graph)) is not None:
         shares, weights = walks.used()
         found = {"synflow": _log10(walks.flow()), "paths": _scaled_back(walks.count(math.ldexp(1.0, -_SHRINK)))}
     else:

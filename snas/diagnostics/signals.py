@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from snas.diagnostics.active_paths import path_signals
 from snas.errors import SnasError, one_line
-from snas.masks import Masks, zero_masked
+from snas.graphs import Graph
+from snas.masks import Masks, weights_of, zero_masked
 from snas.pruning.passes import isolated, total_gradient
 from snas.pruning.scores import Batch
+from snas.pruning.written_gradients import written_gradient
 
 log = logging.getLogger("snas")
 
@@ -59,9 +61,10 @@ def measure(model: nn.Module, masks: Masks, batch: Batch, *, generator: torch.Ge
         True
     """
     found: dict[str, float] = {}
+    graph = Graph.of(model, batch.x.shape[1:], known=True)
     parts: dict[str, Callable[[], dict[str, float]]] = {
-        "gradients": partial(gradient_signals, model, masks, batch, generator=generator),
-        "paths": partial(path_signals, model, masks, batch.x),
+        "gradients": partial(gradient_signals, model, masks, batch, generator=generator, graph=graph),
+        "paths": partial(path_signals, model, masks, batch.x, graph=graph),
     }
     for what, signals in parts.items():
         try:
@@ -75,7 +78,9 @@ def measure(model: nn.Module, masks: Masks, batch: Batch, *, generator: torch.Ge
     return {name: found[name] for name in SIGNALS if name in found and math.isfinite(found[name])}
 
 
-def gradient_signals(model: nn.Module, masks: Masks, batch: Batch, *, generator: torch.Generator) -> dict[str, float]:
+def gradient_signals(
+    model: nn.Module, masks: Masks, batch: Batch, *, generator: torch.Generator, graph: Graph | None = None
+) -> dict[str, float]:
     """Norms of the gradient of the mean loss with respect to the kept weights.
 
     Args:
@@ -83,6 +88,7 @@ def gradient_signals(model: nn.Module, masks: Masks, batch: Batch, *, generator:
         masks: which weights it keeps.
         batch: training examples; normalizations use its statistics, dropout is off.
         generator: for layers that draw random numbers; a CPU generator.
+        graph: of the network, known (`snas.graphs`); looked for where it is not given.
 
     Returns:
         gf1, gf2: ||g||_p of all layers' masked gradients as one vector ([Tessera2021] eq. 3.5 with eq. 3.6's g).
@@ -91,8 +97,10 @@ def gradient_signals(model: nn.Module, masks: Masks, batch: Batch, *, generator:
     Source:
         [Tessera2021] K. Tessera: On sparsity in deep learning, MSc report, 2021, section 3.2.2.
     """
-    with isolated(model, masks.layers, batch, generator=generator) as weights:
-        gradients = total_gradient(model, weights, batch)
+    gradients = written_gradient(model, weights_of(model, masks.layers), batch, graph=graph)
+    if gradients is None:
+        with isolated(model, masks.layers, batch, generator=generator) as weights:
+            gradients = total_gradient(model, weights, batch)
     for mask, gradient in zip(masks.values(), gradients, strict=True):
         zero_masked(gradient, mask)
     return flow_norms(gradients)

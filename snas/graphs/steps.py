@@ -46,7 +46,7 @@ class Step(ABC):
         """Read `source`, and compute so many features; as many as are read where not given."""
         out = source.out
         self.source = source
-        self.value = Value(torch.zeros_like(out) if features is None else out.new_zeros(len(out), features))
+        self.value = Value(torch.empty_like(out) if features is None else out.new_empty(len(out), features))
 
     @abstractmethod
     def forward(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from snas.errors import InputError
 from snas.initialization import InitialRule, parse_rule
 from snas.initialization.mean_field import fixed_point
 from snas.masks import Masks, is_not_zero, units, weights_of, zero_masked
-from snas.search_spaces.weights import LSTMS, weights_in
+from snas.search_spaces.weights import LSTMS, drawn_in, weights_in
 
 # 1 / sqrt(E[f(z)^2]) for z standard normal: what f takes from the signal's root mean square, given back by the weights.
 # For tanh and sigmoid it is the convention of torch.nn.init.calculate_gain, 5/3 and 1. Orthogonal weights have another
@@ -100,7 +100,7 @@ def initialize(model: nn.Module, *, rule: str, nonlinearity: str, generator: tor
     conventional = gain(nonlinearity)
     if parsed.name == "as-built":
         return
-    for weight, bias, groups in _weighted(model):
+    for _, weight, bias, groups in drawn_in(model):
         shape = tuple(weight.shape)
         fan_in = math.prod(shape[1:])
         fan_out = shape[0] // groups * math.prod(shape[2:])
@@ -223,23 +223,14 @@ def rescale_by_fan_in(model: nn.Module, masks: Masks) -> None:
     for layer, weight in zip(masks.layers, weights_of(model, masks.layers), strict=True):
         mask = masks[layer.name].to(weight.device)
         present = is_not_zero(weight)
-        if bool(present.all()):  # as nearly always
+        # NumPy looks at truth values twenty times faster than torch.
+        if bool(present.numpy().all() if present.device.type == "cpu" else present.all()):  # as nearly always
             dense, kept = torch.tensor(weight[0].numel(), device=weight.device), units(mask)
         else:
             dense, kept = units(present), units(present & mask)
         factor = (dense / kept.clamp(min=1)).sqrt().to(weight.dtype)
         weight.mul_(factor.reshape(-1, *[1] * (weight.ndim - 1)))
         zero_masked(weight, mask)
-
-
-def _weighted(model: nn.Module) -> Iterator[tuple[Tensor, Tensor | None, int]]:
-    """Weight, bias and number of stacked matrices of every layer; one weight shared by several is met once."""
-    seen: set[int] = set()
-    for module in model.modules():
-        for weight in weights_in(module):
-            if id(weight.tensor) not in seen:
-                seen.add(id(weight.tensor))
-                yield weight.tensor, weight.bias, weight.blocks
 
 
 def _open_forget_gates(model: nn.Module) -> None:

@@ -20,6 +20,7 @@ from snas.pruning.goal import Goal, prune_in_rounds
 from snas.pruning.methods import Method
 from snas.pruning.paths import refuse_empty, require_trainable
 from snas.pruning.scores import Batch, scores
+from snas.search_spaces.alike import build_undrawn
 from snas.seeds import Stream, derive
 
 if TYPE_CHECKING:
@@ -121,9 +122,11 @@ def choose_masks(
         InputError, DivergedError: as `prepare`.
         RefusedError: if a layer is emptied in one of several rounds and cannot come back.
     """
-    model = space.build(generator=_generator(seed, Stream.BUILD))
     rule = method.initialization or initialization
     nonlinearity = method.nonlinearity or space.nonlinearity
+    builder = _generator(seed, Stream.BUILD)
+    # "as-built" leaves what the constructor draws.
+    model = space.build(generator=builder) if rule == "as-built" else build_undrawn(space, generator=builder)
     initialize(model, rule=rule, nonlinearity=nonlinearity, generator=_generator(seed, Stream.WEIGHTS))
     if method.offset == "dct":
         from snas.layers.dct import add_offsets

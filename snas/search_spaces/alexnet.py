@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_image, require_whole, spaces
 from snas.search_spaces.plain import divided, plain_network, unit
 
@@ -58,7 +59,7 @@ def alexnet(input_shape: Sequence[int], classes: int, *, name: str, units: int, 
         return plain_network([stage], features=features, hidden=[units] * 2, classes=classes, batch_norm=True)
 
     return SearchSpace.from_model(
-        build,
+        Alike(build),
         input_shape=input_shape,
         name=name,
         groups={"stage1.*": "stage1"},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_image, spaces
 
 SMALLEST_IMAGE = 13  # the second 5x5 convolution needs 5 pixels: 13 - 4 = 9, halved and rounded up: 5
@@ -68,7 +69,7 @@ def lenet_300_100(input_shape: Sequence[int], classes: int) -> SearchSpace:
     """
     inputs = math.prod(input_shape)
     return SearchSpace.from_model(
-        lambda: LeNet300(inputs, classes), input_shape=input_shape, name="lenet-300-100", learning_rate=0.1
+        Alike(lambda: LeNet300(inputs, classes)), input_shape=input_shape, name="lenet-300-100", learning_rate=0.1
     )
 
 
@@ -92,7 +93,7 @@ def lenet_5_caffe(input_shape: Sequence[int], classes: int) -> SearchSpace:
     """
     channels, height, width = require_image(input_shape, "lenet-5-caffe", smallest=SMALLEST_IMAGE)
     return SearchSpace.from_model(
-        lambda: LeNet5(channels, height, width, classes),
+        Alike(lambda: LeNet5(channels, height, width, classes)),
         input_shape=input_shape,
         name="lenet-5-caffe",
         learning_rate=0.02,

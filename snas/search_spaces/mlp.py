@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from snas.errors import InputError
 from snas.search_spaces.activations import Activation, make_activation
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_whole, spaces
 
 MOST_HIDDEN_LAYERS = 64
@@ -128,7 +129,7 @@ def mlp(
         raise InputError(f"argument 'dropout' of space 'mlp' is {dropout}; expected 0 <= dropout < 1")
     make_activation(activation, 1)
     return SearchSpace.from_model(
-        lambda: MLP(inputs, classes, hidden_layers, units, activation, dropout, batch_norm, skip, bias),
+        Alike(lambda: MLP(inputs, classes, hidden_layers, units, activation, dropout, batch_norm, skip, bias)),
         input_shape=input_shape,
         name="mlp",
         groups={f"blocks.{i}.*": f"blocks.{i}" for i in range((hidden_layers + 1) // 2)},

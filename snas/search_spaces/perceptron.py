@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_whole, spaces
 
 MOST_LAYERS = 256
@@ -55,7 +56,7 @@ def perceptron(
         return nn.Sequential(OrderedDict(parts))
 
     return SearchSpace.from_model(
-        build,
+        Alike(build),
         input_shape=input_shape,
         name=name,
         arguments={"layers": layers, "width": width},

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snas.errors import InputError
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_image, require_whole, spaces
 
 DEPTHS = (14, 20, 32, 44, 56, 110)
@@ -153,7 +154,7 @@ def resnet(
         require_whole("stem", stem, name, most=width * widening if shortcut == "padding" else None)
     stages = [f"stage{stage}.{block}" for stage in (1, 2, 3) for block in range(number)]
     return SearchSpace.from_model(
-        lambda: ResNet(channels, classes, number, width * widening, stem or width, shortcut),
+        Alike(lambda: ResNet(channels, classes, number, width * widening, stem or width, shortcut)),
         input_shape=input_shape,
         name=name,
         groups={f"{block}.*": block for block in stages},

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_image, spaces
 from snas.search_spaces.resnet import PaddedShortcut
 
@@ -66,7 +67,7 @@ def resnet_8(input_shape: Sequence[int], classes: int) -> SearchSpace:
         return nn.Sequential(OrderedDict([*parts, ("classifier", nn.Linear(WIDTHS[-1], classes))]))
 
     return SearchSpace.from_model(
-        build,
+        Alike(build),
         input_shape=input_shape,
         name="resnet-8",
         groups={f"block{i}.*": f"block{i}" for i in (1, 2, 3)},

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_image, spaces
 from snas.search_spaces.plain import by_stage, conv_stage, divided, plain_network
 
@@ -40,7 +41,7 @@ def staged(
         return plain_network(stages, features=features, hidden=hidden, classes=classes, batch_norm=batch_norm)
 
     return SearchSpace.from_model(
-        build,
+        Alike(build),
         input_shape=input_shape,
         name=name,
         groups=by_stage(len(widths)),

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_image, require_whole, spaces
 from snas.search_spaces.plain import by_stage, conv_stage, divided, plain_network
 
@@ -99,7 +100,7 @@ def vgg(input_shape: Sequence[int], classes: int, *, name: str, stride: int = 1)
         return plain_network(stages, features=features, hidden=hidden, classes=classes, batch_norm=variant.batch_norm)
 
     return SearchSpace.from_model(
-        build,
+        Alike(build),
         input_shape=input_shape,
         name=name,
         groups=by_stage(len(WIDTHS)),

@@ -7,7 +7,7 @@ and values, stacked into one where all three have the same width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -57,6 +57,16 @@ def weights_in(module: nn.Module) -> list[Weight]:
         apart = {f"{what}_proj_weight": "in_proj_bias" for what in "qkv"}
         return _pick(own, {"in_proj_weight": "in_proj_bias"}, 3) or _pick(own, apart, 1)
     return []
+
+
+def drawn_in(model: nn.Module) -> Iterator[Weight]:
+    """The weights of all modules, which initializations draw with their biases; one shared by several is met once."""
+    seen: set[int] = set()
+    for module in model.modules():
+        for weight in weights_in(module):
+            if id(weight.tensor) not in seen:
+                seen.add(id(weight.tensor))
+                yield weight
 
 
 def positions_in(

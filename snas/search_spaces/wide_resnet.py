@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from snas.errors import InputError
+from snas.search_spaces.alike import Alike
 from snas.search_spaces.base import SearchSpace, require_image, require_whole, spaces
 from snas.search_spaces.resnet import MOST_BLOCKS, convolution
 
@@ -102,7 +103,7 @@ def wide_resnet(
         raise InputError(f"argument 'dropout' of space {name!r} is {dropout}; expected 0 <= dropout < 1")
     stages = [f"stage{stage}.{block}" for stage in (1, 2, 3) for block in range(blocks)]
     return SearchSpace.from_model(
-        lambda: WideResNet(channels, classes, blocks, widening, dropout),
+        Alike(lambda: WideResNet(channels, classes, blocks, widening, dropout)),
         input_shape=input_shape,
         name=name,
         groups={f"{block}.*": block for block in stages},

@@ -48,7 +48,7 @@ def masked(space, seed, density):
 def by_copy(monkeypatch, ask):
     """What the copy tells, where there is no other way."""
     with monkeypatch.context() as patch:
-        patch.setattr(Walks, "of", classmethod(lambda *_: None))
+        patch.setattr(Walks, "of", classmethod(lambda *_, **__: None))
         return ask()
 
 
