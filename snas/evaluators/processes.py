@@ -130,7 +130,8 @@ class _Training:
 class ProcessesEvaluator(Rounds[_Training]):
     """Several candidates at a time, each in a process of its own; on a CPU.
 
-    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. A process
+    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. One that
+    waits trains the next epoch of its job in memory (see `worker.py`), which nothing here depends on. A process
     that has trained its job's last epoch while others are still at work begins with the candidate that was chosen for
     the next free slot, which is the same whoever else is free by then. A candidate's results are those of the serial
     evaluator with as many threads, to the bit. One whose process dies is trained again from its last checkpoint in

@@ -92,6 +92,7 @@ class Double(processes.Process):
                 self._theirs.close()
             if not self._theirs.closed and (found := getattr(self._worker, what)(*arguments)) is not None:
                 self._theirs.send(found)
+        self._worker.run_ahead()  # as it does when nothing more has come
 
     def end(self) -> str:
         self.connection.close()
