@@ -163,9 +163,12 @@ class Collector(logging.Handler):
         return kept
 
 
-def main(connection: Connection, examples: int) -> None:
-    """Do what the parent says until it closes the connection."""
-    messages: SimpleQueue[bytes] = SimpleQueue()
+def main(connection: Connection, examples: int, setup: Setup | None = None) -> None:
+    """Do what the parent says until it closes the connection. A copy of the parent has the setup, which comes in the
+    first message otherwise."""
+    messages: SimpleQueue[bytes | tuple[str, Setup]] = SimpleQueue()
+    if setup is not None:
+        messages.put(("begin", setup))
     Thread(target=_listen, args=(connection, messages), daemon=True).start()
     collector = Collector()
     log.addHandler(collector)
@@ -176,11 +179,13 @@ def main(connection: Connection, examples: int) -> None:
         if worker is not None and messages.empty():
             worker.run_ahead()  # others are at work, or the parent files what they found
         try:
-            what, *arguments = unpack(messages.get())
+            message = messages.get()
+            what, *arguments = unpack(message) if isinstance(message, bytes) else message
             if what == "begin":
                 setup = arguments[0]
                 task = with_examples(setup.task, map_examples(examples, setup.places))
                 worker = begin(setup, task, Checkpoints(setup.folder))
+                worker.know(0, task.space)
                 found = Answer()
             else:
                 found = getattr(worker, what)(*arguments)
@@ -227,7 +232,7 @@ def defect(error: BaseException) -> SnasError:
     )
 
 
-def _listen(connection: Connection, messages: SimpleQueue[bytes]) -> None:
+def _listen(connection: Connection, messages: SimpleQueue[Any]) -> None:
     """Pass on what comes, and end the process when nothing more can come."""
     try:
         while True:

@@ -45,6 +45,9 @@ class Queue:
     def next(self) -> Job | None:
         return self._jobs.pop(0) if self._jobs else None
 
+    def ahead(self) -> None:
+        """Nothing is chosen while others train."""
+
 
 class Broken(nn.Module):
     """Fails where its seed says so."""
