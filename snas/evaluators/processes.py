@@ -30,7 +30,6 @@ from snas.evaluators.forks import Copy, safe
 from snas.evaluators.parked import MOST_BYTES
 from snas.evaluators.rounds import Rounds, Running
 from snas.evaluators.sharing import Answer, Setup, own_plugins, pack, without_examples, write_examples
-from snas.search_spaces.base import SearchSpace
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Task
 from snas.trials import Report, Status
@@ -50,11 +49,12 @@ class Process:
         spaces: numbers of the architectures that it knows.
     """
 
-    def __init__(self, setup: bytes, examples: IO[bytes], *, threads: int) -> None:
-        """Start it.
+    def __init__(self, setup: Setup, packed: bytes, examples: IO[bytes], *, threads: int) -> None:
+        """Start it, and have it begin.
 
         Args:
-            setup: the packed message that it gets first.
+            setup: what it is told first. A copy of this process has it at once.
+            packed: the same as a message, for a process that is started anew.
             examples: file that it inherits.
             threads: of one operation.
 
@@ -66,18 +66,17 @@ class Process:
         self._process: Copy | subprocess.Popen[bytes]
         with theirs, _no_interrupt(), _room():
             if safe(threads):
-                self._process = Copy(partial(worker.main, theirs, examples.fileno()), keep=descriptors)
+                self._process = Copy(partial(worker.main, theirs, examples.fileno(), setup), keep=descriptors)
             else:
                 self._process = _started(descriptors, threads)
-        self._first: bytes | None = setup
-        self.spaces: set[int] = set()
+                self.send(packed)
+        self.spaces = {0}  # the setup's
         self._begun = False
 
     def send(self, *messages: bytes) -> None:
         """Send packed messages. To one that has died nothing is sent: its answer will tell."""
-        first, self._first = self._first, None
         with suppress(OSError):
-            for message in (*([first] if first else []), *messages):
+            for message in messages:
                 self.connection.send_bytes(message)
 
     def answer(self) -> Answer | None:
@@ -130,7 +129,8 @@ class _Training:
 class ProcessesEvaluator(Rounds[_Training]):
     """Several candidates at a time, each in a process of its own; on a CPU.
 
-    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. A process
+    All processes train an epoch, their reports are filed together, and those that are free get the next jobs. One that
+    waits trains the next epoch of its job in memory (see `worker.py`), which nothing here depends on. A process
     that has trained its job's last epoch while others are still at work begins with the candidate that was chosen for
     the next free slot, which is the same whoever else is free by then. A candidate's results are those of the serial
     evaluator with as many threads, to the bit. One whose process dies is trained again from its last checkpoint in
@@ -148,14 +148,15 @@ class ProcessesEvaluator(Rounds[_Training]):
         super().__init__(task, checkpoints, slots)
         self._threads = task.threads or max(1, cores() // slots)
         self.environment = {"evaluator": "processes", "threads": self._threads}
-        self._spaces: dict[int, tuple[SearchSpace, int]] = {}  # by identity: the architecture and its number
+        self._spaces = {id(task.space): (task.space, 0)}  # by identity: the architecture and its number
+        self._packed: dict[int, bytes] = {}  # by number
         self._processes: dict[int, Process] = {}
         self._parked: dict[str, int] = {}
         self._early: _Training | None = None  # begun before its slot was free
         file, places = write_examples(task.data)
         self._examples = file
         weakref.finalize(self, _end, self._processes, file)
-        setup = Setup(
+        self._setup = Setup(
             without_examples(task),
             places,
             checkpoints.folder.absolute(),
@@ -165,7 +166,7 @@ class ProcessesEvaluator(Rounds[_Training]):
             own_plugins(),
             log.getEffectiveLevel(),
         )
-        self._setup = pack(("begin", setup), task.space.name)
+        self._begin_message = pack(("begin", self._setup), task.space.name)
 
     def run(self, feed: Feed) -> Iterator[Sequence[Report | Failure]]:
         """Train jobs round by round until the feed is dry."""
@@ -194,7 +195,12 @@ class ProcessesEvaluator(Rounds[_Training]):
         else:
             place = next(place for place in range(len(busy) + 1) if place not in busy)
             self._start(place)
-        return _Training(job, place)
+        training = _Training(job, place)
+        self._begin_now(training)
+        return training
+
+    def _go_on(self, running: Running[_Training]) -> None:
+        self._begin_now(running.training)
 
     def _round(self) -> list[Report | Failure]:
         awaited: dict[Connection, Running[_Training]] = {}
@@ -221,8 +227,7 @@ class ProcessesEvaluator(Rounds[_Training]):
             return
         early = _Training(self._waiting[0], place)
         with suppress(SnasError):  # code that cannot be sent; that is said when what has been found is filed
-            self._begin(early)
-            early.begun = True
+            self._begin_now(early)
             self._early = early
 
     def _epochs(self, training: _Training) -> int:
@@ -234,10 +239,15 @@ class ProcessesEvaluator(Rounds[_Training]):
         self._parked[running.job.key] = place
 
     def _start(self, place: int) -> None:
-        self._processes[place] = Process(self._setup, self._examples, threads=self._threads)
+        self._processes[place] = Process(self._setup, self._begin_message, self._examples, threads=self._threads)
+
+    def _begin_now(self, training: _Training) -> None:
+        """Have an epoch trained, of which the next round takes the answer."""
+        self._begin(training)
+        training.begun = True
 
     def _begin(self, training: _Training) -> Connection:
-        """Have an epoch trained, unless that was begun early; returns where the answer will come."""
+        """Have an epoch trained, unless that was begun before; returns where the answer will come."""
         process, job = self._processes[training.place], training.job
         if training.begun:
             training.begun = False
@@ -246,7 +256,9 @@ class ProcessesEvaluator(Rounds[_Training]):
         if not training.sent:
             _, number = self._spaces.setdefault(id(job.space), (job.space, len(self._spaces)))
             if number not in process.spaces:
-                messages.append(pack(("know", number, job.space), job.space.name))
+                if number not in self._packed:
+                    self._packed[number] = pack(("know", number, job.space), job.space.name)
+                messages.append(self._packed[number])
                 process.spaces.add(number)
             rest = {field.name: getattr(job, field.name) for field in fields(job) if field.name != "space"}
             messages.append(pickle.dumps(("take", number, rest)))

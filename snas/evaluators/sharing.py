@@ -115,6 +115,8 @@ def foreign_modules() -> list[ModuleType]:
     found = []
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
+        if known.get(top):
+            continue
         source = (getattr(module, "__file__", None) or "").endswith(".py")
         if not source or name == "__main__" or module.__name__ != name:  # what is defined in __main__ goes by value
             continue

@@ -1,5 +1,9 @@
 """A process that trains candidates for the processes evaluator, an epoch when it is told to.
 
+While it waits to be told, it trains the next epoch of a job that goes on in any case. That epoch stays in memory: its
+checkpoint is written, and its report sent, when it is asked for, which says that the epoch before is filed. So what the
+parent sees, and what a kill leaves on disk, does not depend on who waited.
+
 It is started as `python -m snas.evaluators.worker CONNECTION EXAMPLES`, two file descriptors, and ends as soon as the
 other end of the connection is closed, whatever it is doing: nobody would file what it finds.
 """
@@ -12,8 +16,8 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -69,7 +73,8 @@ class Worker:
         self._present = _Taken(Job(space=self._spaces[space], **fields))
 
     def train(self) -> Answer:
-        """Train the job's next epoch that was not reported before, and write its checkpoint."""
+        """Train the job's next epoch that was not reported before, unless it was trained ahead, and write its
+        checkpoint. What was reported is filed now: older checkpoints than its own are dropped first."""
         present = self._present
         if present is None:
             raise RuntimeError("no job was taken")
@@ -78,14 +83,24 @@ class Worker:
             if present.training is None:
                 self._checkpoints.look_again(job.key)
                 present.training = self._parked.open(job)
-                present.epochs = present.training.run(start=job.start, until=job.until)
-            return Answer(present.training.report(next(present.epochs), job.trial))
+                present.training.restore(job.start)
+            else:
+                present.training.forget()
+            epoch = present.next_epoch()
+            present.training.save()
+            return Answer(present.training.report(epoch, job.trial))
         except SnasError as error:
             present.training = None
             if isinstance(error, (RefusedError, FailedError)):
                 status = Status.REFUSED if isinstance(error, RefusedError) else Status.FAILED
                 return Answer(Failure(job.trial, status, str(error)))
             return Answer(error=error)
+
+    def run_ahead(self) -> None:
+        """Train the job's next epoch before it is asked for, in memory alone, where it has begun and does not pause
+        before; once. What goes wrong is told when the epoch is asked for."""
+        if self._present is not None:
+            self._present.run_ahead()
 
     def park(self, key: str | None = None) -> None:
         """The job that has this key (the present one, as without a key, or that before) has paused, and its last
@@ -98,17 +113,37 @@ class Worker:
             if paused is not None and paused.job.key != key:
                 raise RuntimeError(f"{key} is to pause, but {paused.job.key} was trained")
         if paused is not None and paused.training is not None:
-            next(paused.epochs, None)  # drops the older checkpoint
+            paused.training.forget()
             self._parked.park(paused.job, paused.training)
 
 
 @dataclass(slots=True)
 class _Taken:
-    """A job, and its training once it has begun."""
+    """A job, its training once it has begun, and the epoch that was trained ahead, or why there is none."""
 
     job: Job
     training: Training | None = None
-    epochs: Iterator[Epoch] = field(default_factory=lambda: iter(()))
+    ahead: Epoch | BaseException | None = None
+
+    def next_epoch(self) -> Epoch:
+        """The job's next epoch, trained now unless it was ahead."""
+        if self.ahead is None:
+            self.run_ahead()
+        found, self.ahead = self.ahead, None
+        if isinstance(found, BaseException):
+            raise found
+        if found is None:
+            raise RuntimeError(f"{self.job.key} has its {self.job.until} epochs")
+        return found
+
+    def run_ahead(self) -> None:
+        """Train the next epoch in memory, if there is one; once."""
+        if self.training is None or self.ahead is not None:
+            return
+        try:
+            self.ahead = self.training.advance(start=self.job.start, until=self.job.until)
+        except BaseException as error:
+            self.ahead = error
 
 
 class Collector(logging.Handler):
@@ -128,9 +163,12 @@ class Collector(logging.Handler):
         return kept
 
 
-def main(connection: Connection, examples: int) -> None:
-    """Do what the parent says until it closes the connection."""
-    messages: SimpleQueue[bytes] = SimpleQueue()
+def main(connection: Connection, examples: int, setup: Setup | None = None) -> None:
+    """Do what the parent says until it closes the connection. A copy of the parent has the setup, which comes in the
+    first message otherwise."""
+    messages: SimpleQueue[bytes | tuple[str, Setup]] = SimpleQueue()
+    if setup is not None:
+        messages.put(("begin", setup))
     Thread(target=_listen, args=(connection, messages), daemon=True).start()
     collector = Collector()
     log.addHandler(collector)
@@ -138,12 +176,16 @@ def main(connection: Connection, examples: int) -> None:
     worker: Worker | None = None
     found: Answer | None
     while True:
+        if worker is not None and messages.empty():
+            worker.run_ahead()  # others are at work, or the parent files what they found
         try:
-            what, *arguments = unpack(messages.get())
+            message = messages.get()
+            what, *arguments = unpack(message) if isinstance(message, bytes) else message
             if what == "begin":
                 setup = arguments[0]
                 task = with_examples(setup.task, map_examples(examples, setup.places))
                 worker = begin(setup, task, Checkpoints(setup.folder))
+                worker.know(0, task.space)
                 found = Answer()
             else:
                 found = getattr(worker, what)(*arguments)
@@ -190,7 +232,7 @@ def defect(error: BaseException) -> SnasError:
     )
 
 
-def _listen(connection: Connection, messages: SimpleQueue[bytes]) -> None:
+def _listen(connection: Connection, messages: SimpleQueue[Any]) -> None:
     """Pass on what comes, and end the process when nothing more can come."""
     try:
         while True:

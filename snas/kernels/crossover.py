@@ -160,9 +160,9 @@ def _machine() -> str:
 
 def cache_file() -> Path:
     """Where crossovers are kept: in the folder of environment variable SNAS_CACHE, else the user's cache folder."""
-    import pooch
+    from platformdirs import user_cache_dir  # as pooch has it, which takes long to import
 
-    return Path(os.environ.get("SNAS_CACHE") or pooch.os_cache("snas")).expanduser() / "crossovers.json"
+    return Path(os.environ.get("SNAS_CACHE") or user_cache_dir("snas")).expanduser() / "crossovers.json"
 
 
 def _recorded(key: str, measured: Callable[[], float]) -> float:

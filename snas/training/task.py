@@ -114,6 +114,7 @@ class Training:
         """
         self.key = key
         self._checkpoints = checkpoints
+        self._saved = 0  # epochs of the last checkpoint written here
         with network_at_fault():
             sparse = task.prepare(method, target, seed=seed)
             self.signals = task.measure(sparse, seed=seed) if measured else {}
@@ -149,14 +150,25 @@ class Training:
             SnasError: if a checkpoint cannot be written.
         """
         self.restore(start)
-        while self.session.epoch < until:
-            with network_at_fault():
-                epoch = self.session.train_epoch()
-            if epoch.number <= start:
-                continue
+        while (epoch := self.advance(start=start, until=until)) is not None:
             self.save()
             yield epoch
             self.forget()
+
+    def advance(self, *, start: int, until: int) -> Epoch | None:
+        """Train the next epoch after `start`, in memory alone; None where the network has `until` epochs.
+
+        Epochs up to `start` whose checkpoint was lost are trained again on the way.
+
+        Raises:
+            FailedError: if training diverges or the network's code raises.
+        """
+        while self.session.epoch < until:
+            with network_at_fault():
+                epoch = self.session.train_epoch()
+            if epoch.number > start:
+                return epoch
+        return None
 
     def restore(self, start: int) -> None:
         """Go on from the checkpoint of `start` epochs, or the latest one before it where that is lost, unless the
@@ -180,10 +192,12 @@ class Training:
         with network_at_fault():
             tensors = self.session.checkpoint()
         self._checkpoints.save(self.key, self.session.epoch, tensors)
+        self._saved = self.session.epoch
 
     def forget(self) -> None:
-        """Drop the checkpoints of fewer epochs than now; call it when these are recorded."""
-        self._checkpoints.drop(self.key, before=self.session.epoch)
+        """Drop the checkpoints before the last one written here; call it when the epochs of that one are recorded."""
+        if self._saved:
+            self._checkpoints.drop(self.key, before=self._saved)
 
     @property
     def bytes(self) -> int:

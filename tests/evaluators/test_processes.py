@@ -28,7 +28,7 @@ from snas.evaluators import auto, forks, processes
 from snas.evaluators.base import Evaluator, Failure, Job
 from snas.evaluators.processes import ProcessesEvaluator
 from snas.evaluators.serial import SerialEvaluator
-from snas.evaluators.sharing import Answer, foreign_modules, map_examples, own_plugins, pack, write_examples
+from snas.evaluators.sharing import Answer, Setup, foreign_modules, map_examples, own_plugins, pack, write_examples
 from snas.evaluators.stacked import StackedEvaluator
 from snas.evaluators.worker import Worker
 from snas.pruning.methods import given_densities
@@ -72,11 +72,14 @@ class Double(processes.Process):
     deadly: ClassVar[dict[int, int]] = {}
     task: Task
 
-    def __init__(self, setup: bytes, examples: object, *, threads: int) -> None:
+    def __init__(self, setup: Setup, packed: bytes, examples: object, *, threads: int) -> None:
         self.connection, self._theirs = Pipe()
-        self.spaces: set[int] = set()
-        given = pickle.loads(setup)[1]
+        self.spaces = {0}
+        given = pickle.loads(packed)[1]
+        assert given.folder == setup.folder
         self._worker = Worker(self.task, Checkpoints(given.folder), parked_bytes=given.parked_bytes)
+        self._worker.know(0, self.task.space)
+        self.learnt: list[int] = []
         self._alive = True
         self.takes: list[int] = []
         self.started.append(self)
@@ -85,6 +88,8 @@ class Double(processes.Process):
     def send(self, *messages: bytes) -> None:
         for message in messages:
             what, *arguments = pickle.loads(message)
+            if what == "know":
+                self.learnt.append(arguments[0])
             if what == "take":
                 self.takes.append(arguments[1]["trial"])
             if what == "train" and self.deadly.get(self.takes[-1]):
@@ -92,6 +97,7 @@ class Double(processes.Process):
                 self._theirs.close()
             if not self._theirs.closed and (found := getattr(self._worker, what)(*arguments)) is not None:
                 self._theirs.send(found)
+        self._worker.run_ahead()  # as it does when nothing more has come
 
     def end(self) -> str:
         self.connection.close()
@@ -299,6 +305,41 @@ def test_the_next_candidate_is_chosen_while_all_slots_are_busy(doubled: Task, tm
     while reports := next(running, None):
         events.append([report.trial for report in reports])
     assert events == ["ahead", [0, 1], "ahead", [0, 2], [3]]
+
+
+def test_processes_are_told_to_begin_before_the_next_candidate_is_proposed(doubled: Task, tmp_path: Path) -> None:
+    seen: list[tuple[list[list[int]], list[str]]] = []
+
+    class Looking(Queue):
+        def next(self) -> Job | None:
+            files = sorted(path.name.partition(".")[0] for path in tmp_path.iterdir())
+            seen.append(([list(process.takes) for process in Double.started], files))
+            return super().next()
+
+    jobs = [job(doubled, number, until=until) for number, until in ((0, 2), (1, 1), (2, 1))]
+    rounds = list(ProcessesEvaluator(doubled, Checkpoints(tmp_path), slots=2).run(Looking(jobs)))
+    assert places(rounds) == [[(0, 1), (1, 1)], [(0, 2), (2, 1)]]
+    assert seen[:3] == [
+        ([], []),
+        ([[0]], ["trial-0-1"]),
+        ([[0], [1]], ["trial-0-1", "trial-0-2", "trial-1-1"]),  # the first goes on, and 0-1 goes when 0-2 is filed
+    ]
+
+
+def test_an_architecture_is_sent_where_it_is_not_known(
+    doubled: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[str] = []
+    monkeypatch.setattr(processes, "pack", lambda what, name: packed.append(what[0]) or pack(what, name))
+    other = task_of("mlp", hidden_layers=1, width=24).space
+    jobs = [job(doubled, number) for number in range(6)]
+    for number in (2, 3, 4, 5):
+        densities = Densities.from_fractions(other.layers, [0.5] * len(other.layers))
+        jobs[number] = replace(jobs[number], space=other, densities=densities)
+    rounds = run(ProcessesEvaluator(doubled, Checkpoints(tmp_path / "a"), slots=2), jobs)
+    assert packed == ["begin", "know"]  # once for both
+    assert [process.learnt for process in Double.started] == [[1], [1]]
+    assert by_epoch(rounds) == by_epoch(run(SerialEvaluator(doubled, Checkpoints(tmp_path / "b")), jobs))
 
 
 def test_a_process_begins_with_the_next_candidate_while_others_are_at_work(tmp_path: Path) -> None:
