@@ -174,7 +174,8 @@ def watch(process: int) -> None:
     print(most, flush=True)
     while not select.select([sys.stdin], [], [], 0.05)[0]:
         most = max(most, _memory_of_tree(process))
-    print(most, flush=True)
+    with suppress(BrokenPipeError):  # the job failed, and nobody asks
+        os.write(sys.stdout.fileno(), f"{most}\n".encode())
 
 
 def _number_from(process: subprocess.Popen[str]) -> int:

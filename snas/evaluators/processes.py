@@ -47,10 +47,12 @@ class Process:
 
     Attributes:
         spaces: numbers of the architectures that it knows.
+        listens: whether it reads what it is sent at once. One that is started anew has much to import first, and who
+            sends more than the system keeps for it waits until then.
     """
 
     def __init__(self, setup: Setup, packed: bytes, examples: IO[bytes], *, threads: int) -> None:
-        """Start it, and have it begin.
+        """Start it.
 
         Args:
             setup: what it is told first. A copy of this process has it at once.
@@ -69,14 +71,17 @@ class Process:
                 self._process = Copy(partial(worker.main, theirs, examples.fileno(), setup), keep=descriptors)
             else:
                 self._process = _started(descriptors, threads)
-                self.send(packed)
+        copied = isinstance(self._process, Copy)
+        self._first = None if copied else packed
         self.spaces = {0}  # the setup's
+        self.listens = copied
         self._begun = False
 
     def send(self, *messages: bytes) -> None:
         """Send packed messages. To one that has died nothing is sent: its answer will tell."""
+        first, self._first = self._first, None
         with suppress(OSError):
-            for message in messages:
+            for message in (*([first] if first else []), *messages):
                 self.connection.send_bytes(message)
 
     def answer(self) -> Answer | None:
@@ -85,7 +90,7 @@ class Process:
             answer = cast(Answer, self.connection.recv())
         except (EOFError, OSError):
             return None
-        self._begun = True
+        self._begun = self.listens = True
         return answer
 
     def end(self) -> str:
@@ -196,7 +201,8 @@ class ProcessesEvaluator(Rounds[_Training]):
             place = next(place for place in range(len(busy) + 1) if place not in busy)
             self._start(place)
         training = _Training(job, place)
-        self._begin_now(training)
+        if self._processes[place].listens:  # else when the others have been started too
+            self._begin_now(training)
         return training
 
     def _go_on(self, running: Running[_Training]) -> None:

@@ -119,7 +119,7 @@ class Flat:
     def _take(self) -> None:
         """Take over the state that the parameters have."""
         states = [self._own.state.get(parameter) or {} for parameter in self._parameters]
-        if len({tuple(state) for state in states}) > 1:
+        if len({frozenset(state) for state in states}) > 1:
             raise ValueError("some parameters have been stepped and others have not")
         for key, value in states[0].items():
             each = [state[key] for state in states]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Alike:
     def __init__(self, factory: Callable[[], nn.Module]) -> None:
         """Declare that `factory` is one."""
         self._factory = factory
-        self._pattern: nn.Module | None = None
+        self._patterns: dict[torch.dtype, nn.Module | None] = {}  # by PyTorch's default type, which factories go by
 
     def __call__(self) -> nn.Module:
         """Build a network."""
@@ -36,11 +36,18 @@ class Alike:
         """Copy what it has built, without the values of what is drawn."""
         if all(tensor.device.type == "cpu" for tensor in chain(model.parameters(), model.buffers())):
             drawn = {id(tensor) for weight in drawn_in(model) for tensor in (weight.tensor, weight.bias)}
-            self._pattern = with_tensors(model, lambda tensor: _like(tensor, "meta" if id(tensor) in drawn else "cpu"))
+            self._patterns[torch.get_default_dtype()] = with_tensors(
+                model, lambda tensor: _like(tensor, "meta" if id(tensor) in drawn else "cpu")
+            )
 
     def copy(self) -> nn.Module | None:
         """A new network, drawn values being whatever was in memory; None where none is remembered."""
-        return None if self._pattern is None else with_tensors(self._pattern, lambda tensor: _like(tensor, "cpu"))
+        pattern = self._patterns.get(torch.get_default_dtype())
+        return None if pattern is None else with_tensors(pattern, lambda tensor: _like(tensor, "cpu"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The factory alone goes to other processes."""
+        return {"_factory": self._factory, "_patterns": {}}
 
 
 def build_undrawn(space: SearchSpace, *, generator: torch.Generator) -> nn.Module:

@@ -125,7 +125,8 @@ class Session:
         self.augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
         self._graph: Graph | None = None  # once it was looked for
         self._looked = False
-        self._writing: WrittenOut | None = None
+        self._kept: WrittenOut | None = None  # from one epoch to the next
+        self._writing: WrittenOut | None = None  # what trains the epoch that has begun, or ended
 
     def train_epoch(self) -> Epoch:
         """Train one epoch, audit the masks, and validate.
@@ -183,6 +184,7 @@ class Session:
             self._mover.begin_epoch(number, len(batches))
             self.masks = self._mover.masks
         self.model.train()
+        self._writing = None
         return batches, generator
 
     def learn(self, batch: Tensor, generator: torch.Generator, index: int, steps: int) -> Tensor:
@@ -315,14 +317,14 @@ class Session:
 
     def rest(self) -> None:
         """Give back memory that is of use in training alone."""
-        if self._writing is not None:
-            self._writing.end()
-            self._writing = None
+        if self._kept is not None:
+            self._kept.end()
+        self._kept = self._writing = None
 
     def _written_out(self) -> WrittenOut | None:
         """What trains without autograd, where that is possible: float32 or more on a CPU, a mask that stays, nobody who
         looks on, no layer in compressed form, and a network that has a graph."""
-        before, self._writing = self._writing, None
+        before, self._kept = self._kept, None
         if self.augments or self._mover or self._watcher or self._kernels.compressed or watched_everywhere():
             return None
         x = self.data.train.x
@@ -336,7 +338,7 @@ class Session:
         if before is None or not before.holds():
             flat = Flat(self.model.parameters(), self.optimizer, self.rule.make_optimizer)
             before = WrittenOut(self._graph, self.model, self.rule, flat, flat.laid_out(self.enforcer.factor_of))
-        self._writing = before
+        self._kept = self._writing = before
         return before
 
     def _let_move(self, movement: Movement, goal: Goal | None) -> Support:

@@ -14,6 +14,7 @@ from snas.masks import Masks
 
 MODEL, OPTIMIZER = "model/", "optimizer/"
 KEPT = "kept/"  # of a weight, or what the optimizer remembers of it, where masked entries are left out
+OF_MASKS = "masks/sha256"  # which ones
 WORTH_IT = 2  # entries for one that is kept
 
 
@@ -66,7 +67,8 @@ def without_masked(state: Mapping[str, Tensor], masks: Masks) -> dict[str, Tenso
         masks: of the network.
 
     Returns:
-        Name -> tensor; "kept/NAME" in the place of NAME has the kept entries in their order, shape (kept,).
+        Name -> tensor; "kept/NAME" in the place of NAME has the kept entries in their order, shape (kept,), and
+        "masks/sha256" the masks' checksum, shape (32,), bytes.
     """
     found = dict(state)
     for layer in masks.layers:
@@ -75,23 +77,37 @@ def without_masked(state: Mapping[str, Tensor], masks: Masks) -> dict[str, Tenso
         kept = torch.from_numpy(np.flatnonzero(masks[layer.name].numpy()))  # three times as fast as torch's
         for name in [name for name, value in state.items() if value.shape == layer.shape and _is_of(name, layer)]:
             found[KEPT + name] = found.pop(name).detach().cpu().reshape(-1).index_select(0, kept)
+    if len(found) == len(state) and found.keys() != state.keys():
+        found[OF_MASKS] = _checksum(masks)
     return found
 
 
 def with_masked(state: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
-    """What `without_masked` was made of, and states that lack nothing as they are.
+    """What `without_masked` was made of, in the order of names, and states that lack nothing as they are.
 
     Raises:
-        RuntimeError: if a layer has another number of kept weights.
+        RuntimeError: if the state is of other masks.
     """
-    found = {name: value for name, value in state.items() if not name.startswith(KEPT)}
-    for name in state.keys() - found.keys():
+    if not any(name.startswith(KEPT) for name in state):
+        return dict(state)
+    given = state.get(OF_MASKS)
+    if given is None or not torch.equal(given.cpu(), _checksum(masks)):
+        raise RuntimeError("it is of other masks")
+    found = {}
+    for name, value in state.items():
         whole = name.removeprefix(KEPT)
-        mask = next((masks[layer.name] for layer in masks.layers if _is_of(whole, layer)), None)
-        if mask is None or state[name].numel() != int(torch.count_nonzero(mask)):
-            raise RuntimeError(f"{whole} has {state[name].numel()} kept weights, which the masks have not")
-        found[whole] = state[name].new_zeros(mask.shape).masked_scatter_(mask, state[name])
-    return found
+        if whole != name:
+            mask = next((masks[layer.name] for layer in masks.layers if _is_of(whole, layer)), None)
+            if mask is None or value.numel() != int(torch.count_nonzero(mask)):
+                raise RuntimeError(f"{whole} has {value.numel()} kept weights, which the masks have not")
+            value = value.new_zeros(mask.shape).masked_scatter_(mask, value)
+        if name != OF_MASKS:
+            found[whole] = value
+    return dict(sorted(found.items()))
+
+
+def _checksum(masks: Masks) -> Tensor:
+    return torch.tensor(list(bytes.fromhex(masks.checksum())), dtype=torch.uint8)
 
 
 def _is_of(name: str, layer: Layer) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -29,11 +30,14 @@ class WrittenOut:
             mask: factors of the gradients, as `flat` has them; None where nothing is masked.
         """
         self._graph, self._model, self._rule, self._flat, self._mask = graph, model, rule, flat, mask
+        self._modules = list(model.modules())
         self._frames: dict[int, Frame] = {}
 
     def holds(self) -> bool:
         """Whether all is where it was left, so that training can go on."""
-        return self._flat.are(self._model.parameters()) and self._flat.holds()
+        modules = list(self._model.modules())
+        same = len(modules) == len(self._modules) and all(map(operator.is_, modules, self._modules))
+        return same and self._flat.are(self._model.parameters()) and self._flat.holds()
 
     def end(self) -> None:
         """Give back what the network has no use for while it is not trained; another is to be made then."""
@@ -62,6 +66,8 @@ class WrittenOut:
         Returns:
             Mean loss over the examples, each before the step that it is in, and the fraction classified correctly.
         """
+        if not self._graph.measures:  # whose attributes nobody compares
+            self._frames.clear()
         rows, steps, index = x.flatten(1), len(batches), epoch * len(batches)
         totals = torch.zeros(2, dtype=torch.float64)
         classes = self._frame(len(batches[0]), rows.shape[1]).classes

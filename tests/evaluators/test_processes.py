@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from multiprocessing import Pipe
@@ -23,7 +24,7 @@ from torch import nn
 
 from snas.bench import open_bench
 from snas.densities import Densities
-from snas.errors import InputError
+from snas.errors import InputError, SnasError
 from snas.evaluators import auto, forks, processes
 from snas.evaluators.base import Evaluator, Failure, Job
 from snas.evaluators.processes import ProcessesEvaluator
@@ -74,7 +75,7 @@ class Double(processes.Process):
 
     def __init__(self, setup: Setup, packed: bytes, examples: object, *, threads: int) -> None:
         self.connection, self._theirs = Pipe()
-        self.spaces = {0}
+        self.spaces, self.listens = {0}, True
         given = pickle.loads(packed)[1]
         assert given.folder == setup.folder
         self._worker = Worker(self.task, Checkpoints(given.folder), parked_bytes=given.parked_bytes)
@@ -663,3 +664,42 @@ def test_auto_goes_on_without_processes_where_there_is_no_room_for_the_examples(
     task = open_bench(Settings(space="mlp", space_arg={"width": 16})).task
     monkeypatch.setattr("tempfile.TemporaryFile", full)
     assert type(auto.choose_evaluator(task, Checkpoints(tmp_path))) is StackedEvaluator
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Raise TimeoutError herein after so many seconds, also out of a call that the system has."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"it took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(1)", "import time; time.sleep(60)"], ids=["ends", "sleeps"])
+def test_a_process_that_never_reads_a_large_setup_holds_nobody_up(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(descriptors: tuple[int, int], threads: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", code], pass_fds=descriptors)
+
+    monkeypatch.setenv("SNAS_WORKERS", "spawn")
+    monkeypatch.setattr(processes, "_started", started)
+    with (tmp_path / "examples").open("wb") as examples, at_most(20):
+        one = processes.Process(None, bytes(4 << 20), examples, threads=1)  # type: ignore[arg-type]
+        assert not one.listens
+        if "sleep" in code:  # it was started, and not waited for
+            one._process.kill()
+        one.send(b"go on")
+        assert one.answer() is None
+        if "sleep" in code:
+            assert "signal 9" in one.end()
+        else:
+            with pytest.raises(SnasError, match="exit code 1 before it could begin"):
+                one.end()

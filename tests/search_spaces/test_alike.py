@@ -1,7 +1,9 @@
 """Networks that are copied and then initialized are those that are built and then initialized, to the bit."""
 
+import pickle
 from itertools import chain
 
+import cloudpickle
 import pytest
 import torch
 from torch import nn
@@ -142,3 +144,27 @@ def test_candidates_are_the_same_whichever_way_networks_come(rule, monkeypatch):
         assert one.masks == two.masks
         values = one.model.state_dict()
         assert all(torch.equal(value, values[key]) for key, value in two.model.state_dict().items())
+
+
+def test_the_default_type_decides_each_time():
+    space = space_of("mlp")
+    first = build_undrawn(space, generator=seeded(0))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        second, third = (build_undrawn(space, generator=seeded(seed)) for seed in (0, 1))
+    finally:
+        torch.set_default_dtype(before)
+    fourth = build_undrawn(space, generator=seeded(1))
+    types = [{parameter.dtype for parameter in one.parameters()} for one in (first, second, third, fourth)]
+    assert types == [{torch.float32}, {torch.float64}, {torch.float64}, {torch.float32}]
+
+
+def test_what_was_remembered_stays_here():
+    space = space_of("mlp")
+    size = len(cloudpickle.dumps(space))
+    build_undrawn(space, generator=seeded(0))
+    assert space.factory.copy() is not None
+    sent = cloudpickle.dumps(space)
+    assert len(sent) == size
+    assert pickle.loads(sent).factory.copy() is None

@@ -81,7 +81,7 @@ def test_checkpoints_have_no_room_for_masked_weights():
     one = session(optimizer="adam")
     one.train_epoch()
     whole, kept = one.tensors(), one.checkpoint()
-    assert {name.removeprefix("kept/") for name in kept} == whole.keys()
+    assert {name.removeprefix("kept/") for name in kept} == {*whole, "masks/sha256"}
     assert 2 * one.masks.kept.counts["0"] == one.masks.layers[0].total  # half of them: it begins to be worth it
     moments = [("model", ""), ("optimizer", "/exp_avg"), ("optimizer", "/exp_avg_sq")]
     names = [(layer, f"{kind}/{layer}.weight{moment}") for kind, moment in moments for layer in one.masks]
@@ -105,6 +105,13 @@ def test_a_checkpoint_of_other_masks_does_not_fit():
     name = next(name for name in kept if name.startswith("kept/model/"))
     assert "weights" in one.misfit(kept | {name: kept[name][1:]})
     assert "stranger" in one.misfit(kept | {"kept/model/stranger.weight": torch.ones(3)})
+    densities = Densities.from_fractions(SPACE.layers, [0.5, 0.3])
+    sparse = prepare(SPACE, given_densities("random"), densities, score_batch(DATA, seed=2), seed=2)
+    other = Session(sparse.model, sparse.masks, one.rule, DATA, seed=2, device=torch.device("cpu"))
+    assert other.masks.kept == one.masks.kept
+    assert "other masks" in other.misfit(kept)
+    with pytest.raises(RuntimeError, match="other masks"):
+        other.load_tensors(kept, 1)
 
 
 def test_batchnorm_is_measured_with_the_weights_as_they_are():

@@ -21,6 +21,7 @@ from snas.pruning.prepare import prepare
 from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.mlp import mlp
 from snas.training import written_out
+from snas.training.checkpoints import Checkpoints
 from snas.training.rule import TrainingRule
 from snas.training.session import Session
 from snas.training.task import network_at_fault, score_batch
@@ -93,6 +94,21 @@ def test_a_restored_session_goes_on_to_the_bit_by_its_graph(optimizer):
     assert [(one.train_loss, one.validation_loss) for one in found] == [
         (one.train_loss, one.validation_loss) for one in expected
     ]
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, restored.tensors()[name]), name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad"])
+def test_a_session_goes_on_from_a_file_to_the_bit(optimizer, tmp_path):
+    whole, part, restored = (session(Written, optimizer=optimizer, lr=0.01) for _ in range(3))
+    part.train_epoch()
+    Checkpoints(tmp_path).save("x", 1, part.checkpoint())
+    state = Checkpoints(tmp_path).load("x", 1)
+    assert any(name.startswith("kept/optimizer/") for name in state)
+    restored.load_tensors(state, 1)
+    for one, count in ((whole, 3), (restored, 2)):
+        for _ in range(count):
+            one.train_epoch()
     for name, value in whole.tensors().items():
         assert torch.equal(value, restored.tensors()[name]), name
 
@@ -197,6 +213,59 @@ def test_losses_are_the_same_however_many_are_computed_at_once(most, monkeypatch
     found = session(Written, label_smoothing=0.1).train_epoch()
     assert found.train_loss == pytest.approx(expected.train_loss, rel=1e-12)
     assert (found.train_accuracy, found.validation_loss) == (expected.train_accuracy, expected.validation_loss)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_module_that_is_replaced_by_one_like_it_measures_its_own_statistics(affine):
+    losses = []
+    for kind in (Usual, Written):
+        one = session(kind, lr=0.001)
+        if not affine:
+            one.model.blocks[0].first.norm = nn.BatchNorm1d(12, affine=False)
+            one.optimizer = one.rule.make_optimizer(one.model.parameters())
+        one.train_epoch()
+        norm, old = nn.BatchNorm1d(12, affine=affine), one.model.blocks[0].first.norm
+        norm.weight, norm.bias = old.weight, old.bias
+        one.model.blocks[0].first.norm = norm
+        losses.append(one.train_epoch().validation_loss)
+        assert norm.running_mean.any()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_what_trained_the_epoch_before_says_nothing_of_an_epoch_that_others_train():
+    one = session(Session)
+    one.train_epoch()
+    steps = len(one.begin_epoch()[0])  # as a stack begins it, which has the parameters elsewhere
+    for parameter in one.model.parameters():
+        parameter.data = parameter.data.clone()
+    one.model.blocks[0].first.norm.bias.data[3] = torch.inf
+    with pytest.raises(DivergedError, match=r"parameter 'blocks\.0"):
+        one.end_epoch(steps, 1.0, 0.5, start=0.0, validation=(1.0, 0.5))
+
+
+class Counting(nn.Module):
+    """Other people's code that takes notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.evaluations = nn.Linear(25, 8), nn.Linear(8, 4), 0
+
+    def forward(self, x):
+        if not self.training:
+            self.evaluations += 1
+        return self.b(torch.relu(self.a(x.flatten(1))))
+
+
+def test_notes_of_other_peoples_code_end_no_training_by_steps(monkeypatch):
+    space = SearchSpace.from_model(Counting, input_shape=(1, 5, 5), name="counting")
+    rule = TrainingRule(epochs=3, batch_size=16, lr=0.05)
+    one = Written(Counting(), Masks.dense(space.layers), rule, DATA, seed=1, device=torch.device("cpu"))
+    one.train_epoch()
+    graph = one._graph
+    for _ in range(2):
+        one.train_epoch()
+    assert one.model.evaluations
+    assert one._graph is graph
 
 
 def test_a_parameter_that_is_replaced_is_not_trained_in_secret():
