@@ -69,16 +69,13 @@ class Graph:
             return None
 
     def is_of(self, model: nn.Module, input_shape: Sequence[int]) -> bool:
-        """Whether a network, whose graph this was, can be trained by it still, in training mode.
-
-        Where all code is known, it has to look as it did. Other people's code may take notes of its own in attributes,
-        which the steps do not read: only hooks and the like count.
-        """
+        """Whether a network, whose graph this was, looks as it did, in training mode: no module, attribute or hook is
+        another one now. What has changed may be part of what is computed: constants, branches, modules left out."""
         try:
             seen = look(model, input_shape)
         except NotStraight:  # an attribute of which nobody knows what it does
-            return not self.measures
-        return seen is not None and (seen.all == self._seen or not self.measures)
+            return False
+        return seen is not None and seen.all == self._seen
 
     def frame(self, model: nn.Module, batch: int, features: int) -> Frame:
         """The steps for batches of one size, on the parameters of `model` as they lie now, which must have `grad`s.

@@ -77,7 +77,7 @@ def without_masked(state: Mapping[str, Tensor], masks: Masks) -> dict[str, Tenso
         kept = torch.from_numpy(np.flatnonzero(masks[layer.name].numpy()))  # three times as fast as torch's
         for name in [name for name, value in state.items() if value.shape == layer.shape and _is_of(name, layer)]:
             found[KEPT + name] = found.pop(name).detach().cpu().reshape(-1).index_select(0, kept)
-    if len(found) == len(state) and found.keys() != state.keys():
+    if found.keys() != state.keys():
         found[OF_MASKS] = _checksum(masks)
     return found
 

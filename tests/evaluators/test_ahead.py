@@ -29,6 +29,7 @@ from snas.evaluators.worker import Worker
 from snas.pruning.methods import given_densities
 from snas.search_spaces.base import SearchSpace
 from snas.settings import Settings
+from snas.testing import Queue
 from snas.training import checkpoints as files
 from snas.training.checkpoints import Checkpoints
 from snas.training.session import Epoch, Session
@@ -36,17 +37,6 @@ from snas.training.task import Task
 from snas.trials import Report, Status
 
 WAIT = 1200  # looks, a twentieth of a second apart
-
-
-class Queue:
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = list(jobs)
-
-    def next(self) -> Job | None:
-        return self._jobs.pop(0) if self._jobs else None
-
-    def ahead(self) -> None:
-        """Nothing is chosen while others train."""
 
 
 class Noting(nn.Module):

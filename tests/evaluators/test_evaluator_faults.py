@@ -25,6 +25,7 @@ from snas.registry import Registry
 from snas.search_spaces.base import SearchSpace
 from snas.settings import Settings
 from snas.strategies.base import strategies
+from snas.testing import Queue
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Task
 from snas.trials import Report, Status, Trial
@@ -36,17 +37,6 @@ SHORT = [
     RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
     RuntimeError("MPS backend out of memory"),
 ]
-
-
-class Queue:
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = list(jobs)
-
-    def next(self) -> Job | None:
-        return self._jobs.pop(0) if self._jobs else None
-
-    def ahead(self) -> None:
-        """Nothing is chosen while others train."""
 
 
 class Broken(nn.Module):

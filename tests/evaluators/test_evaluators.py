@@ -26,24 +26,12 @@ from snas.search_spaces.base import SearchSpace
 from snas.settings import Settings
 from snas.stacked import Stack
 from snas.stacked.twins import LinearTwin
+from snas.testing import Queue
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Task
 from snas.trials import Report, Status
 
 Reports = list[Report | Failure]
-
-
-class Queue:
-    """Hands out jobs in order, and takes note of how many are out."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = list(jobs)
-
-    def next(self) -> Job | None:
-        return self._jobs.pop(0) if self._jobs else None
-
-    def ahead(self) -> None:
-        """Nothing is chosen while others train."""
 
 
 def bench_of(space: str = "mlp", **settings: object) -> Bench:

@@ -38,32 +38,13 @@ from snas.registry import Registry
 from snas.search_spaces.base import SearchSpace
 from snas.search_spaces.catalog import open_space
 from snas.settings import Settings
+from snas.testing import Queue
 from snas.training.checkpoints import Checkpoints
 from snas.training.task import Task
 from snas.trials import Report, Status
 
 LONG = [sys.executable, "-m", "snas", "search", "--space", "lenet-300-100", "--strategy", "random", "--samples", "8"]
 LONG += ["--evaluator", "processes", "--slots", "2", "--epochs", "8", "--confirm", "0", "--final-seeds", "0"]
-
-
-class Queue:
-    """Hands out jobs in order, and none ahead."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = list(jobs)
-
-    def next(self) -> Job | None:
-        return self._jobs.pop(0) if self._jobs else None
-
-    def ahead(self) -> None:
-        """Nothing is chosen while others train."""
-
-
-class Ahead(Queue):
-    """Hands out jobs in order, and the next one ahead."""
-
-    def ahead(self) -> Job | None:  # type: ignore[override]
-        return self.next()
 
 
 class Double(processes.Process):
@@ -132,8 +113,8 @@ def in_rungs(task: Task, numbers: Sequence[int]) -> list[Job]:
     return [job(task, number, until=1) for number in numbers] + [job(task, number, start=1) for number in numbers]
 
 
-def run(evaluator: Evaluator, jobs: Sequence[Job], feed: type[Queue] = Queue) -> list[list[Report | Failure]]:
-    return [list(reports) for reports in evaluator.run(feed(jobs))]
+def run(evaluator: Evaluator, jobs: Sequence[Job], *, ahead: bool = False) -> list[list[Report | Failure]]:
+    return [list(reports) for reports in evaluator.run(Queue(jobs, ahead=ahead))]
 
 
 def by_epoch(rounds: Sequence[Sequence[Report | Failure]]) -> dict[tuple[int, int], Report]:
@@ -295,14 +276,14 @@ def test_rounds_are_the_same_every_time_and_a_promotion_goes_to_the_process_that
 def test_the_next_candidate_is_chosen_while_all_slots_are_busy(doubled: Task, tmp_path: Path) -> None:
     events: list[object] = []
 
-    class Noted(Ahead):
+    class Noted(Queue):
         def ahead(self) -> Job | None:
             events.append("ahead")
             return super().ahead()
 
     jobs = [job(doubled, number, until=1 + (number == 0)) for number in range(4)]
     evaluator = ProcessesEvaluator(doubled, Checkpoints(tmp_path), slots=2)
-    running = evaluator.run(Noted(jobs))
+    running = evaluator.run(Noted(jobs, ahead=True))
     while reports := next(running, None):
         events.append([report.trial for report in reports])
     assert events == ["ahead", [0, 1], "ahead", [0, 2], [3]]
@@ -352,7 +333,7 @@ def test_a_process_begins_with_the_next_candidate_while_others_are_at_work(tmp_p
     for number, space in ((1, waits), (2, tells)):
         jobs[number] = replace(jobs[number], space=space, densities=Densities.from_fractions(space.layers, [0.5]))
     evaluator = ProcessesEvaluator(task, Checkpoints(tmp_path / "a"), slots=2)
-    rounds = list(evaluator.run(Ahead(jobs)))
+    rounds = list(evaluator.run(Queue(jobs, ahead=True)))
     assert places(rounds) == [[(0, 1), (1, 1)], [(1, 2), (2, 1)]]  # the first round ends by what the second tells
 
 
@@ -390,7 +371,7 @@ def test_candidates_that_begin_early_give_what_the_serial_evaluator_does(
 ) -> None:
     jobs = [*in_rungs(doubled, [0, 1, 2, 3]), job(doubled, 4)]
     Double.deadly[2] = deaths  # it begins early
-    rounds = run(ProcessesEvaluator(doubled, Checkpoints(tmp_path / "a"), slots=2), jobs, Ahead)
+    rounds = run(ProcessesEvaluator(doubled, Checkpoints(tmp_path / "a"), slots=2), jobs, ahead=True)
     serial = by_epoch(run(SerialEvaluator(doubled, Checkpoints(tmp_path / "b")), jobs))
     assert Double.started[0].takes[:2] == [0, 2]
     if deaths == 3:
@@ -407,7 +388,7 @@ def test_code_that_cannot_be_sent_is_told_after_what_was_found_is_filed(doubled:
     object.__setattr__(stuck, "factory", Unsendable())
     jobs = [job(doubled, 0, until=1), job(doubled, 1, until=2)]
     jobs.append(replace(job(doubled, 2), space=stuck, densities=Densities.from_fractions(stuck.layers, [0.5])))
-    running = ProcessesEvaluator(doubled, Checkpoints(tmp_path), slots=2).run(Ahead(jobs))
+    running = ProcessesEvaluator(doubled, Checkpoints(tmp_path), slots=2).run(Queue(jobs, ahead=True))
     assert places([next(running)]) == [[(0, 1), (1, 1)]]
     with pytest.raises(InputError, match="stuck"):
         next(running)

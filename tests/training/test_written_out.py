@@ -243,29 +243,48 @@ def test_what_trained_the_epoch_before_says_nothing_of_an_epoch_that_others_trai
         one.end_epoch(steps, 1.0, 0.5, start=0.0, validation=(1.0, 0.5))
 
 
-class Counting(nn.Module):
-    """Other people's code that takes notes."""
+class Cooling(nn.Module):
+    """Other people's code that counts its evaluations, and trains with another number, and at last another function,
+    after each."""
 
     def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(0)
         self.a, self.b, self.evaluations = nn.Linear(25, 8), nn.Linear(8, 4), 0
 
     def forward(self, x):
         if not self.training:
             self.evaluations += 1
-        return self.b(torch.relu(self.a(x.flatten(1))))
+        x = self.a(x.flatten(1)) / (1 + self.evaluations)
+        return self.b(torch.relu(x) if self.evaluations < 2 else torch.tanh(x))
 
 
-def test_notes_of_other_peoples_code_end_no_training_by_steps(monkeypatch):
-    space = SearchSpace.from_model(Counting, input_shape=(1, 5, 5), name="counting")
-    rule = TrainingRule(epochs=3, batch_size=16, lr=0.05)
-    one = Written(Counting(), Masks.dense(space.layers), rule, DATA, seed=1, device=torch.device("cpu"))
+COOLING = SearchSpace.from_model(Cooling, input_shape=(1, 5, 5), name="cooling")
+
+
+def cooling(kind: type[Session]) -> Session:
+    rule = TrainingRule(epochs=4, batch_size=16, lr=0.05)
+    return kind(Cooling(), Masks.dense(COOLING.layers), rule, DATA, seed=1, device=torch.device("cpu"))
+
+
+def test_what_the_code_of_others_notes_in_evaluation_counts_in_training():
+    usual, written = cooling(Usual), cooling(Written)
+    for _ in range(4):
+        one, two = usual.train_epoch(), written.train_epoch()
+        assert two.train_loss == pytest.approx(one.train_loss, rel=1e-4)
+        assert two.validation_loss == pytest.approx(one.validation_loss, rel=1e-3)
+    assert written.model.evaluations > 2
+
+
+def test_an_attribute_that_nobody_knows_hides_no_hook():
+    one = cooling(Session)
     one.train_epoch()
-    graph = one._graph
-    for _ in range(2):
-        one.train_epoch()
-    assert one.model.evaluations
-    assert one._graph is graph
+    assert one._writing is not None
+    one.model.note = object()
+    calls = []
+    one.model.b.register_forward_hook(lambda *_: calls.append(one.model.training))
+    one.train_epoch()
+    assert calls.count(True) == len(one.begin_epoch()[0])
 
 
 def test_a_parameter_that_is_replaced_is_not_trained_in_secret():
