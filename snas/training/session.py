@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from snas.data.split import Arrays, SearchData
 from snas.errors import DivergedError, InputError, one_line
-from snas.graphs import Flat, Graph, watched_everywhere
 from snas.kernels.compression import Compression, choose_kernel
 from snas.kernels.sparse_linear import SparseLinear
 from snas.masks import Enforcer, Masks, audit
@@ -37,7 +36,7 @@ from snas.training.evaluation import (
 from snas.training.rule import TrainingRule
 from snas.training.state import load_state, misfit, state_of, with_masked, without_masked
 from snas.training.watcher import Watcher
-from snas.training.written_out import WrittenOut
+from snas.training.written_out import Writer, WrittenOut
 
 if TYPE_CHECKING:
     from snas.pruning.goal import Goal
@@ -123,10 +122,10 @@ class Session:
         else:
             self.enforcer = self._let_move(movement, goal)
         self.augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
-        self._graph: Graph | None = None  # once it was looked for
-        self._looked = False
-        self._kept: WrittenOut | None = None  # from one epoch to the next
-        self._writing: WrittenOut | None = None  # what trains the epoch that has begun, or ended
+        self._writer = Writer()
+        self._writing: WrittenOut | None = (
+            None  # what trains this epoch, if not autograd
+        )
 
     def train_epoch(self) -> Epoch:
         """Train one epoch, audit the masks, and validate.
@@ -139,9 +138,10 @@ class Session:
         """
         start = perf_counter()
         batches, generator = self.begin_epoch()
-        if (written := self._written_out()) is not None:
+        self._writing = self._written_out()
+        if self._writing is not None:
             train = self.data.train
-            mean_loss, accuracy = written.train(train.x, train.y, batches, self.epoch)
+            mean_loss, accuracy = self._writing.train(train.x, train.y, batches, self.epoch)
             return self.end_epoch(len(batches), mean_loss, accuracy, start=start)
         totals = torch.zeros(2, dtype=exact_type(self.device), device=self.device)
         with self._seeded(self.epoch + 1):
@@ -317,29 +317,15 @@ class Session:
 
     def rest(self) -> None:
         """Give back memory that is of use in training alone."""
-        if self._kept is not None:
-            self._kept.end()
-        self._kept = self._writing = None
+        self._writing = None
+        self._writer.rest()
 
     def _written_out(self) -> WrittenOut | None:
-        """What trains without autograd, where that is possible: float32 or more on a CPU, a mask that stays, nobody who
-        looks on, no layer in compressed form, and a network that has a graph."""
-        before, self._kept = self._kept, None
-        if self.augments or self._mover or self._watcher or self._kernels.compressed or watched_everywhere():
+        """What trains an epoch without autograd, where that is possible: on a CPU, a mask that stays, nobody who looks
+        on, no layer in compressed form, and a network that has a graph."""
+        if self.augments or self._mover or self._watcher or self._kernels.compressed or self.device.type != "cpu":
             return None
-        x = self.data.train.x
-        if self.device.type != "cpu" or self.rule.precision != "fp32" or not x.is_contiguous():
-            return None
-        shape = x.shape[1:]
-        if not self._looked or (self._graph is not None and not self._graph.is_of(self.model, shape)):
-            self._graph, self._looked, before = Graph.of(self.model, shape), True, None
-        if self._graph is None or x.dtype != next(self.model.parameters()).dtype:
-            return None
-        if before is None or not before.holds():
-            flat = Flat(self.model.parameters(), self.optimizer, self.rule.make_optimizer)
-            before = WrittenOut(self._graph, self.model, self.rule, flat, flat.laid_out(self.enforcer.factor_of))
-        self._kept = self._writing = before
-        return before
+        return self._writer.open(self.model, self.data.train.x, self.rule, self.optimizer, self.enforcer.factor_of)
 
     def _let_move(self, movement: Movement, goal: Goal | None) -> Support:
         """Have the movement move the mask of this training."""

@@ -3,17 +3,65 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
-from snas.graphs import Flat, Frame, Graph
+from snas.graphs import Flat, Frame, Graph, watched_everywhere
 from snas.training.evaluation import measuring
 from snas.training.rule import TrainingRule
 
 MOST_OUTPUTS = 1 << 20  # numbers of which the losses are computed at once
+
+
+class Writer:
+    """Looks for a network's graph, and keeps what trains by it as long as the network stays as it is."""
+
+    def __init__(self) -> None:
+        """Look when the first epoch begins."""
+        self._graph: Graph | None = None
+        self._looked = False
+        self._kept: WrittenOut | None = None
+
+    def open(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        rule: TrainingRule,
+        optimizer: Optimizer,
+        factor_of: Callable[[nn.Parameter], Tensor | None],
+    ) -> WrittenOut | None:
+        """What trains a network, the same each time, for an epoch; None where that is for autograd.
+
+        Args:
+            model: the network, in training mode, on the CPU.
+            x: training examples.
+            rule: how it is trained, by steps only in float32 or more.
+            optimizer: of the network's parameters.
+            factor_of: what a parameter's gradient is multiplied with; None where it has no mask.
+        """
+        before, self._kept = self._kept, None
+        if watched_everywhere() or rule.precision != "fp32" or not x.is_contiguous():
+            return None
+        shape = x.shape[1:]
+        if not self._looked or (self._graph is not None and not self._graph.is_of(model, shape)):
+            self._graph, self._looked, before = Graph.of(model, shape), True, None
+        if self._graph is None or x.dtype != next(model.parameters()).dtype:
+            return None
+        if before is None or not before.holds():
+            flat = Flat(model.parameters(), optimizer, rule.make_optimizer)
+            before = WrittenOut(self._graph, model, rule, flat, flat.laid_out(factor_of))
+        self._kept = before
+        return before
+
+    def rest(self) -> None:
+        """Give back memory that is of use in training alone."""
+        if self._kept is not None:
+            self._kept.end()
+            self._kept = None
 
 
 class WrittenOut:
