@@ -123,9 +123,7 @@ class Session:
             self.enforcer = self._let_move(movement, goal)
         self.augments = rule.augment == "on" or (rule.augment == "auto" and data.colour)
         self._writer = Writer()
-        self._writing: WrittenOut | None = (
-            None  # what trains this epoch, if not autograd
-        )
+        self._writing: WrittenOut | None = None  # what trains this epoch, if not autograd
 
     def train_epoch(self) -> Epoch:
         """Train one epoch, audit the masks, and validate.
