@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 Job = Callable[[], object]
 RESULTS = Path(__file__).parent / "results"
@@ -161,10 +161,10 @@ def memory_of(job: Job, *, tree: bool = False) -> dict[str, int]:
     # A process looks on, not a thread: beside threads workers would not be copies of this process, as they are else.
     command = [sys.executable, __file__, str(os.getpid())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
-        before = _number_from(watcher)
+        before = int(watcher.stdout.readline())
         job()
-        _stream(watcher.stdin).close()
-        return {"base": before, "above": max(0, _number_from(watcher) - before)}
+        most, _ = watcher.communicate()
+        return {"base": before, "above": max(0, int(most) - before)}
 
 
 def watch(process: int) -> None:
@@ -176,16 +176,6 @@ def watch(process: int) -> None:
         most = max(most, _memory_of_tree(process))
     with suppress(BrokenPipeError):  # the job failed, and nobody asks
         os.write(sys.stdout.fileno(), f"{most}\n".encode())
-
-
-def _number_from(process: subprocess.Popen[str]) -> int:
-    return int(_stream(process.stdout).readline())
-
-
-def _stream(given: IO[str] | None) -> IO[str]:
-    if given is None:
-        raise ValueError("the process has no such stream")
-    return given
 
 
 def in_child(script: str, *arguments: str, threads: int | None = None) -> dict[str, Any]:

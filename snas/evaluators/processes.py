@@ -47,8 +47,6 @@ class Process:
 
     Attributes:
         spaces: numbers of the architectures that it knows.
-        listens: whether it reads what it is sent at once. One that is started anew has much to import first, and who
-            sends more than the system keeps for it waits until then.
     """
 
     def __init__(self, setup: Setup, packed: bytes, examples: IO[bytes], *, threads: int) -> None:
@@ -71,11 +69,15 @@ class Process:
                 self._process = Copy(partial(worker.main, theirs, examples.fileno(), setup), keep=descriptors)
             else:
                 self._process = _started(descriptors, threads)
-        copied = isinstance(self._process, Copy)
-        self._first = None if copied else packed
+        self._first = None if isinstance(self._process, Copy) else packed
         self.spaces = {0}  # the setup's
-        self.listens = copied
         self._begun = False
+
+    @property
+    def listens(self) -> bool:
+        """Whether it reads what it is sent at once. One that is started anew has much to import first, and who sends
+        more than the system keeps for it waits until then."""
+        return self._begun or isinstance(self._process, Copy)
 
     def send(self, *messages: bytes) -> None:
         """Send packed messages. To one that has died nothing is sent: its answer will tell."""
@@ -90,7 +92,7 @@ class Process:
             answer = cast(Answer, self.connection.recv())
         except (EOFError, OSError):
             return None
-        self._begun = self.listens = True
+        self._begun = True
         return answer
 
     def end(self) -> str:

@@ -3,5 +3,6 @@
 from snas.graphs.flat import Flat
 from snas.graphs.graph import Frame, Graph
 from snas.graphs.looks import watched_everywhere
+from snas.graphs.proofs import the_same
 
-__all__ = ["Flat", "Frame", "Graph", "watched_everywhere"]
+__all__ = ["Flat", "Frame", "Graph", "the_same", "watched_everywhere"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.sgd import sgd
+
+from snas.graphs.proofs import the_same
 
 _OF_SGD = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize", "foreach", "fused")
 
@@ -78,8 +79,7 @@ class Flat:
 
     def are(self, parameters: Iterable[nn.Parameter]) -> bool:
         """Whether these are its parameters."""
-        given = list(parameters)
-        return len(given) == len(self._parameters) and all(map(operator.is_, given, self._parameters))
+        return the_same(parameters, self._parameters)
 
     def laid_out(self, of_parameter: Callable[[nn.Parameter], Tensor | None]) -> Tensor | None:
         """A row with something of each parameter's shape, ones where there is nothing; None where there is none."""

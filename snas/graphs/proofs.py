@@ -38,6 +38,11 @@ def batch_of(shape: Sequence[int], place: int) -> Tensor:
     return positive(shape, 100 + place).sub(1).mul_(2)
 
 
+def the_same(some: Iterable[object], others: Iterable[object]) -> bool:
+    """Whether these are the same objects, in the same order."""
+    return list(map(id, some)) == list(map(id, others))
+
+
 def own_attributes(module: nn.Module) -> dict[str, object]:
     """What a module keeps beside its parameters, buffers, submodules, hooks and mode."""
     return {name: value for name, value in vars(module).items() if name not in OF_MODULES}

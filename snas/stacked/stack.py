@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from snas.errors import SnasError, one_line
-from snas.graphs.proofs import close, disturbed, identities_in
+from snas.graphs.proofs import close, disturbed, identities_in, the_same
 from snas.kernels.sparse_linear import Pattern, available
 from snas.seeds import seeded
 from snas.stacked.twins import TWINS, BatchNormTwin, Blocks, LinearTwin, Twin
@@ -183,7 +182,7 @@ class Stack:
 
     def _holds(self, models: Sequence[nn.Module]) -> bool:
         """Whether these networks, in this order, are the stack's, and none has been let go."""
-        if len(models) != len(self._members) or not all(map(operator.is_, models, self._members)):
+        if not the_same(models, self._members):
             return False
         name = self._paths[0]
         views = self.leaves[name].unbind()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from snas.graphs import Flat, Frame, Graph, watched_everywhere
+from snas.graphs import Flat, Frame, Graph, the_same, watched_everywhere
 from snas.training.evaluation import measuring
 from snas.training.rule import TrainingRule
 
@@ -83,8 +82,7 @@ class WrittenOut:
 
     def holds(self) -> bool:
         """Whether all is where it was left, so that training can go on."""
-        modules = list(self._model.modules())
-        same = len(modules) == len(self._modules) and all(map(operator.is_, modules, self._modules))
+        same = the_same(self._model.modules(), self._modules)
         return same and self._flat.are(self._model.parameters()) and self._flat.holds()
 
     def end(self) -> None:

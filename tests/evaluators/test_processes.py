@@ -52,11 +52,12 @@ class Double(processes.Process):
 
     started: ClassVar[list[Double]] = []
     deadly: ClassVar[dict[int, int]] = {}
+    listens = True
     task: Task
 
     def __init__(self, setup: Setup, packed: bytes, examples: object, *, threads: int) -> None:
         self.connection, self._theirs = Pipe()
-        self.spaces, self.listens = {0}, True
+        self.spaces = {0}
         given = pickle.loads(packed)[1]
         assert given.folder == setup.folder
         self._worker = Worker(self.task, Checkpoints(given.folder), parked_bytes=given.parked_bytes)
